@@ -1,0 +1,1 @@
+"""The core of the relay: a phone call's audio in, words out. It knows no vendor by name."""

@@ -1,0 +1,223 @@
+"""What happened, as frozen values: first on Twilio's side, then on a speech service's, then in the relay itself.
+
+Times are milliseconds on the call's clock, which starts with the stream, unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Track(StrEnum):
+    """One side of a call, in Twilio's words: what it hears from the party on this leg, or what it plays to it."""
+
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+
+
+# --- Anyone may say these ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """A message we know, or may come to know, and do not need."""
+
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A message nobody could make sense of. The reason never repeats what the message said."""
+
+    reason: str
+
+
+# --- What Twilio says --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The socket speaks Media Streams. Carries no stream yet."""
+
+    protocol: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class MediaFormat:
+    """How the audio of a stream is encoded, as its `start` message says."""
+
+    encoding: str
+    sample_rate: int
+    channels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A stream begins: whose call it is, which tracks it carries and in what format."""
+
+    stream_sid: str
+    call_sid: str
+    account_sid: str
+    tracks: tuple[Track, ...]
+    media_format: MediaFormat
+    parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """Raw audio of one track; `timestamp_ms` is when its first sample was spoken."""
+
+    stream_sid: str
+    sequence: int
+    track: Track
+    timestamp_ms: int
+    audio: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Dtmf:
+    """A key was pressed. The digit is the caller's secret (a PIN, a card number) and stays out of any repr."""
+
+    stream_sid: str
+    sequence: int
+    digit: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Audio we had queued before this name has been played, or was dropped."""
+
+    stream_sid: str
+    sequence: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The stream was stopped, or its call is over."""
+
+    stream_sid: str
+    sequence: int
+
+
+MediaStreamEvent = Connected | Started | Media | Dtmf | Mark | Stopped | Ignored | Malformed
+
+
+# --- What a speech service says ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word, spelled as it should be read, with the confidence (0 to 1) the service has in it."""
+
+    text: str
+    start_ms: int
+    end_ms: int
+    confidence: float
+    speaker: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What was said on one track from `start_ms` to `end_ms`; an interim may still change, a final will not.
+
+    `ends_utterance` says the speaker has paused. An empty text is a pause that was listened to.
+    """
+
+    track: Track
+    text: str
+    start_ms: int
+    end_ms: int
+    is_final: bool
+    words: tuple[Word, ...] = ()
+    confidence: float = 0.0
+    language: str | None = None
+    ends_utterance: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Audio of this track up to here is understood for good and will not be needed again."""
+
+    track: Track
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    """Someone began to speak (Deepgram: `vad_events`)."""
+
+    track: Track
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class UtteranceEnded:
+    """No word has followed for a while (Deepgram: `utterance_end_ms`)."""
+
+    track: Track
+    last_word_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Complained:
+    """The service disliked something we sent, and goes on."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The service has said all it will say about the audio it was sent."""
+
+
+ServiceEvent = Transcript | Heard | SpeechStarted | UtteranceEnded | Complained | Finished | Ignored | Malformed
+
+
+# --- What the relay says -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConnecting:
+    """A connection to a speech service is being made; `attempt` counts from 1 and starts anew once one held."""
+
+    service: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConnected:
+    """The speech service listens, from `from_ms` on: earlier audio is replayed when that lies in the past."""
+
+    service: str
+    from_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceLost:
+    """The connection to a speech service broke. Its last interims are void; it is tried again after `retry_in_s`."""
+
+    service: str
+    reason: str
+    retry_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRefused:
+    """The speech service will not have this call, and trying again cannot help."""
+
+    service: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Seconds of a track that no transcript will cover, and why."""
+
+    track: Track
+    start_ms: int
+    end_ms: int
+    reason: str
