@@ -55,7 +55,7 @@ class SpeechProtocol(Protocol):
         """What carries this chunk. Several tracks' bytes take turns, sample by sample."""
 
     def idle(self) -> list[Message]:
-        """What keeps a connection open that has had no audio for a while. Binary messages are audio: the clock moves."""
+        """What keeps a silent connection open. A binary message is audio, and moves the connection's clock."""
 
     def closing(self) -> list[Message]:
         """What is said after the last audio, so that the last words still come."""
