@@ -221,3 +221,60 @@ class Gap:
     start_ms: int
     end_ms: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SocketAccepted:
+    """Someone, likely Twilio, opened a WebSocket at this path."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived:
+    """Twilio's first messages as they came, the values of custom parameters left out."""
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class MediaReceived:
+    """So many media messages have come; `size` is that of the newest, in bytes of audio."""
+
+    count: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotTranscribed:
+    """Nobody will listen to this stream, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamBegun:
+    """The stream is known and its audio is about to come."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnded:
+    """The stream is over and its last words have come. Delays are in ms, None where nothing was measured."""
+
+    reason: str
+    duration_ms: int
+    frames: int
+    missing_messages: int
+    audio_gaps: int
+    missing_ms: int
+    words: int
+    reconnects: int
+    lost_ms: int
+    interim_delay_ms: int | None
+    final_delay_ms: int | None
+
+
+SpeechEvent = ServiceEvent | ServiceConnecting | ServiceConnected | ServiceLost | ServiceRefused | Gap
+
+CallEvent = SpeechEvent | SocketAccepted | MessageReceived | MediaReceived | NotTranscribed | StreamBegun | StreamEnded

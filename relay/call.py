@@ -1,0 +1,363 @@
+"""A call's media stream: Twilio's messages in, audio to the speech services, transcripts out; and who owns its end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from time import monotonic
+from typing import Final, Protocol
+
+import gevent
+import orjson
+from gevent.event import Event
+
+from relay.audio import SAMPLES_PER_MS, Interleaver, Piece, Timeline
+from relay.connection import Patience
+from relay.events import (
+    CallEvent,
+    Connected,
+    Dtmf,
+    Ignored,
+    Malformed,
+    Mark,
+    Media,
+    MediaReceived,
+    MediaStreamEvent,
+    MessageReceived,
+    NotTranscribed,
+    SocketAccepted,
+    Started,
+    Stopped,
+    StreamBegun,
+    StreamEnded,
+    Track,
+)
+from relay.hub import Happened, Hub
+from relay.protocol import CallInfo, SpeechService
+from relay.settings import Settings
+from relay.speech import SpeechClient
+from relay.text import printable
+from relay.twilio import PHONE_AUDIO, parse
+
+log = logging.getLogger(__name__)
+
+START_WITHIN: Final = 10.0  # seconds from the socket's opening to `start`; Twilio sends it at once
+LAST_LOOK: Final = 0.1  # seconds we read on when the deadline has passed: the process may have been asleep
+STALE_AFTER: Final = 5.0  # seconds without media, after which a newer stream of the same tracks takes over
+TELL_EVERY: Final = 500  # media messages between two counts: ten seconds of one track
+COMPLAINTS_AT_MOST: Final = 20  # kinds of trouble told for one stream
+
+
+class Socket(Protocol):
+    """What a stream needs of its WebSocket."""
+
+    close_reason: str
+
+    def receive(self, timeout: float | None = None) -> str | bytes | None:
+        """The next message; None when the socket is closed. Raises TimeoutError."""
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Says goodbye."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Who listens to the calls, or why nobody does."""
+
+    services: tuple[SpeechService, ...]
+    why_not: str = ""
+
+
+class Feed:
+    """One client and the tracks it hears: one as it is, or two interleaved."""
+
+    def __init__(self, client: SpeechClient, tracks: tuple[Track, ...]) -> None:
+        self.client = client
+        self.tracks = tracks
+        self._interleaver = Interleaver() if len(tracks) == 2 else None
+
+    @property
+    def cut_ms(self) -> int:
+        """Audio that came too late to be put in its place."""
+        return self._interleaver.cut // SAMPLES_PER_MS if self._interleaver else 0
+
+    def hear(self, track: Track, piece: Piece) -> None:
+        """Passes audio on, when its turn comes."""
+        self._send(self._interleaver.add(self.tracks.index(track), piece) if self._interleaver else [piece])
+
+    def finish(self) -> None:
+        """No more audio will come."""
+        self._send(self._interleaver.flush() if self._interleaver else [])
+        self.client.finish()
+
+    def _send(self, pieces: Iterable[Piece]) -> None:
+        for piece in pieces:
+            if piece.audio:
+                self.client.send(piece)
+
+
+class Switchboard:
+    """Answers Twilio's sockets, one `Stream` each, and knows which are live."""
+
+    def __init__(self, settings: Settings, listening: Listening, hub: Hub, patience: Patience | None = None) -> None:
+        self.settings = settings
+        self.listening = listening
+        self.hub = hub
+        self.patience = patience or Patience(answer=settings.service_silence_s)
+        self.answers = True  # new sockets; False once we are asked to go
+        self.quiet = Event()  # set while no stream is live
+        self.quiet.set()
+        self._streams: set[Stream] = set()
+        self._holders: dict[tuple[str, Track], Stream] = {}
+
+    @property
+    def live(self) -> int:
+        """How many streams there are."""
+        return len(self._streams)
+
+    def answer(self, socket: Socket, path: str) -> None:
+        """Runs a stream from its socket's opening until its last words have come."""
+        stream = Stream(self, socket, path)
+        self._streams.add(stream)
+        self.quiet.clear()
+        try:
+            stream.run()
+        finally:
+            self._streams.discard(stream)
+            if not self._streams:
+                self.quiet.set()
+
+    def claim(self, stream: Stream, call: CallInfo) -> tuple[Track, ...]:
+        """The tracks of the call that nobody else transcribes; they are this stream's from now on.
+
+        A new `<Start><Stream>` does not replace an earlier one: both bring the same audio. But one may also stand in
+        for another whose end was never told, and which has gone silent.
+        """
+        claimed = []
+        for track in call.tracks:
+            holder = self._holders.get((call.call_sid, track))
+            if holder is not None and holder is not stream and holder.stale:
+                holder.replace()
+                holder = None
+            if holder is None or holder is stream:
+                self._holders[call.call_sid, track] = stream
+                claimed.append(track)
+        return tuple(claimed)
+
+    def release(self, stream: Stream) -> None:
+        """Other streams may have its tracks now."""
+        self._holders = {key: holder for key, holder in self._holders.items() if holder is not stream}
+
+
+class Stream:
+    """One Twilio Media Stream, from its socket's opening to its last word.
+
+    `run` reads in its own greenlet and never waits for a service: Twilio throws audio away when it is read too slowly.
+    """
+
+    def __init__(self, switchboard: Switchboard, socket: Socket, path: str) -> None:
+        self._switchboard = switchboard
+        self._settings = switchboard.settings
+        self._socket = socket
+        self._path = path
+        self._call: CallInfo | None = None
+        self._feeds: list[Feed] = []
+        self._timelines: dict[Track, Timeline] = {}
+        self._standby = False  # another stream has our tracks
+        self._replaced = False
+        self._frames = 0
+        self._sequence: int | None = None
+        self._missing_messages = 0
+        self._complaints: set[str] = set()
+        self._deadline = monotonic() + START_WITHIN  # for the next message that makes sense
+        self._heard_at = monotonic()
+
+    @property
+    def stale(self) -> bool:
+        """Whether nothing has come for so long that a newer stream may take over."""
+        return monotonic() - self._heard_at > STALE_AFTER
+
+    def replace(self) -> None:
+        """A newer stream takes over: this one ends."""
+        self._replaced = True
+        gevent.spawn(self._socket.close, 1000, "replaced by a newer stream")
+
+    def run(self) -> None:
+        """Until `stop`, a closed socket, or silence; and then until the last words have come."""
+        self._tell(SocketAccepted(self._path))
+        reason = "failed"
+        try:
+            reason = self._listen()
+        finally:
+            self._end(reason)
+
+    def _listen(self) -> str:
+        """Takes messages until one of them, or their absence, ends the stream; says which."""
+        while True:
+            try:
+                message = self._socket.receive(max(LAST_LOOK, self._deadline - monotonic()))
+            except TimeoutError:
+                return "Twilio sent nothing more" if self._call else "no start message came"
+            if message is None:
+                return "replaced by a newer stream" if self._replaced else self._socket.close_reason
+            if reason := self._take(parse(message), message):
+                return reason
+
+    def _take(self, event: MediaStreamEvent, message: str | bytes) -> str | None:
+        """Acts on one message; gives the reason when it was the last."""
+        match event:
+            case Media():
+                self._media(event)
+            case Connected():
+                self._tell(MessageReceived("connected", _shown(message)))
+            case Started():
+                return self._started(event, message)
+            case Dtmf() | Mark():
+                self._in_order(event)
+            case Stopped() if self._in_order(event):
+                return "stop"
+            case Ignored(kind):
+                self._complain(f"ignored a message of the unknown kind {printable(kind)!r}")
+            case Malformed(reason):
+                self._complain(f"could not read a message: {printable(reason)}")
+        return None
+
+    def _started(self, event: Started, message: str | bytes) -> str | None:
+        if self._call is not None:
+            self._complain("was started twice; the second start is ignored")
+            return None
+        if event.media_format != PHONE_AUDIO:
+            self._complain(f"has audio we cannot handle: {event.media_format}")
+            return "its audio is in a format we cannot handle"
+        self._call = CallInfo(event.call_sid, event.stream_sid, event.tracks)
+        self._tell(MessageReceived("start", _shown(message)))
+        self._tell(StreamBegun())
+        self._timelines = {track: Timeline() for track in event.tracks}
+        self._alive()
+        self._transcribe(self._call)
+        return None
+
+    def _transcribe(self, call: CallInfo) -> None:
+        """Connects the stream to the services, unless another stream of the call does the same."""
+        tracks = self._switchboard.claim(self, call)
+        listening = self._switchboard.listening
+        if not tracks:
+            if not self._standby:
+                self._standby = True
+                self._tell(NotTranscribed("another stream of this call brings the same tracks; this one stands by"))
+            return
+        self._standby = False
+        if not listening.services:
+            self._tell(NotTranscribed(listening.why_not))
+        else:
+            self._feeds = [feed for service in listening.services for feed in self._feeds_for(service, call, tracks)]
+
+    def _feeds_for(self, service: SpeechService, call: CallInfo, tracks: tuple[Track, ...]) -> Iterable[Feed]:
+        together = self._settings.tracks == "together" and len(tracks) <= service.traits.tracks
+        for share in [tracks] if together else [(track,) for track in tracks]:
+            client = SpeechClient(
+                service,
+                call,
+                share,
+                self._tell,
+                chunk_ms=self._settings.chunk_ms,
+                replay_s=self._settings.replay_s,
+                patience=self._switchboard.patience,
+            )
+            client.start()
+            yield Feed(client, share)
+
+    def _media(self, event: Media) -> None:
+        if not self._in_order(event) or self._call is None:
+            return
+        timeline = self._timelines.get(event.track)
+        if timeline is None:
+            self._complain(f"brings the {event.track} track, which its start did not name")
+            return
+        self._frames += 1
+        if self._frames == 1 or self._frames % TELL_EVERY == 0:
+            self._tell(MediaReceived(self._frames, len(event.audio)))
+        if self._standby:
+            self._transcribe(self._call)
+        piece = timeline.place(event.timestamp_ms, event.audio)
+        for feed in self._feeds:
+            if event.track in feed.tracks:
+                feed.hear(event.track, piece)
+
+    def _in_order(self, event: Media | Dtmf | Mark | Stopped) -> bool:
+        """Whether a message belongs to this stream; counts those that are missing before it."""
+        if self._call is None:
+            self._complain("sends audio before its start")
+            return False
+        if event.stream_sid != self._call.stream_sid:
+            self._complain("brings messages of another stream, which are ignored")
+            return False
+        if self._sequence is not None:
+            self._missing_messages += max(0, event.sequence - self._sequence - 1)
+        self._sequence = event.sequence
+        self._alive()
+        return True
+
+    def _alive(self) -> None:
+        self._heard_at = monotonic()
+        self._deadline = self._heard_at + self._settings.media_silence_s
+
+    def _end(self, reason: str) -> None:
+        """Lets Twilio and the tracks go at once, then waits for the last words."""
+        self._socket.close()
+        self._switchboard.release(self)
+        for feed in self._feeds:
+            feed.finish()
+        for feed in self._feeds:
+            feed.client.close()
+        if self._call is not None:
+            self._tell(self._summary(reason))
+        else:
+            log.warning("a WebSocket that never started a stream is over: %s", printable(reason))
+
+    def _summary(self, reason: str) -> StreamEnded:
+        tallies = [feed.client.tally for feed in self._feeds]
+        timelines = self._timelines.values()
+        return StreamEnded(
+            reason=printable(reason),
+            duration_ms=max((timeline.end for timeline in timelines), default=0) // SAMPLES_PER_MS,
+            frames=self._frames,
+            missing_messages=self._missing_messages,
+            audio_gaps=sum(timeline.gaps for timeline in timelines),
+            missing_ms=sum(timeline.missing for timeline in timelines) // SAMPLES_PER_MS
+            + sum(feed.cut_ms for feed in self._feeds),
+            words=sum(tally.words for tally in tallies),
+            reconnects=sum(max(0, tally.connections - 1) for tally in tallies),
+            lost_ms=sum(tally.lost_ms for tally in tallies),
+            interim_delay_ms=_median(delay for tally in tallies for delay in tally.interim_delays),
+            final_delay_ms=_median(delay for tally in tallies for delay in tally.final_delays),
+        )
+
+    def _tell(self, event: CallEvent) -> None:
+        self._switchboard.hub.publish(Happened(self._call, event))
+
+    def _complain(self, complaint: str) -> None:
+        """Says once what is wrong with the stream's messages."""
+        if complaint not in self._complaints and len(self._complaints) < COMPLAINTS_AT_MOST:
+            self._complaints.add(complaint)
+            log.warning("%s %s", _name(self._call), complaint)
+
+
+def _name(call: CallInfo | None) -> str:
+    return f"{printable(call.call_sid)}: the stream" if call else "a stream that has not started"
+
+
+def _shown(message: str | bytes) -> str:
+    """A message as it came, but for the values of its custom parameters, which may be tokens."""
+    said = orjson.loads(message)
+    start = said.get("start")
+    if isinstance(start, dict) and isinstance(parameters := start.get("customParameters"), Mapping):
+        start["customParameters"] = dict.fromkeys(parameters, "…")
+    return orjson.dumps(said).decode()
+
+
+def _median(delays: Iterable[int]) -> int | None:
+    measured = list(delays)
+    return round(median(measured)) if measured else None

@@ -1,0 +1,205 @@
+"""The terminal: transcripts as lines on standard output, with colours where someone looks at them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import suppress
+from typing import Final, TextIO
+
+import gevent
+from gevent.queue import Full, Queue
+from rich.console import Console as Rich
+from rich.text import Text
+
+from relay.events import (
+    Complained,
+    Gap,
+    Ignored,
+    Malformed,
+    MediaReceived,
+    MessageReceived,
+    NotTranscribed,
+    ServiceConnected,
+    ServiceConnecting,
+    ServiceLost,
+    ServiceRefused,
+    SocketAccepted,
+    SpeechStarted,
+    StreamBegun,
+    StreamEnded,
+    Transcript,
+    UtteranceEnded,
+)
+from relay.hub import Happened
+from relay.protocol import CallInfo
+from relay.text import printable
+
+LINES_KEPT: Final = 5000  # for a terminal that is held up (Ctrl-S, a pager); what comes on top is dropped and counted
+LONGEST_TEXT: Final = 10_000  # characters of one transcript
+LONGEST_MESSAGE: Final = 2000  # characters of one message of Twilio's
+RULE: Final = "=" * 60
+
+
+class Outlet:
+    """Lines to a file, written by a real thread: a terminal that is held up holds up no call."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.is_terminal = stream.isatty()
+        self._descriptor = stream.fileno()
+        self._lines: Queue[str | None] = Queue(LINES_KEPT)
+        self._dropped = 0
+        self._greenlet = gevent.spawn(self._run)
+
+    def write(self, line: str) -> None:
+        """Queues a line. Never waits."""
+        try:
+            self._lines.put_nowait(line)
+        except Full:
+            self._dropped += 1
+
+    def close(self, within: float) -> None:
+        """Waits, for so many seconds, until what was queued is written."""
+        with suppress(Full):
+            self._lines.put_nowait(None)
+        self._greenlet.join(within)
+
+    def _run(self) -> None:
+        write = gevent.get_hub().threadpool.apply
+        while (line := self._lines.get()) is not None:
+            dropped, self._dropped = self._dropped, 0
+            if dropped:
+                line = f"({dropped} lines were dropped here while nobody read them)\n{line}"
+            write(_write, (self._descriptor, f"{line}\n".encode(errors="replace")))
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    with suppress(OSError):  # nobody reads any more (`| head`); the calls go on
+        while data:
+            data = data[os.write(descriptor, data) :]
+
+
+class OutletHandler(logging.Handler):
+    """Log records as lines of an outlet."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        super().__init__()
+        self._outlet = outlet
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Never waits, and never prints what goes wrong in here into somebody's transcript."""
+        self._outlet.write(self.format(record))
+
+
+class Console:
+    """Shows what happens on the calls. A listener of the hub."""
+
+    def __init__(self, outlet: Outlet, *, verbose: bool = False) -> None:
+        self._outlet = outlet
+        self._verbose = verbose
+        self._live: set[str] = set()  # stream SIDs
+        self._rich = Rich(force_terminal=True, highlight=False, soft_wrap=True) if outlet.is_terminal else None
+
+    def hear(self, happened: Happened) -> None:
+        """Shows one event as a line, or as none."""
+        call, event = happened.call, happened.event
+        if call is not None and isinstance(event, StreamBegun):
+            self._live.add(call.stream_sid)
+        for line, style in _lines(call, event, verbose=self._verbose):
+            self.say(self._whose(call) + line, style)
+        if call is not None and isinstance(event, StreamEnded):
+            self._live.discard(call.stream_sid)
+
+    def say(self, line: str, style: str = "") -> None:
+        """Shows a line."""
+        if self._rich is not None:
+            with self._rich.capture() as capture:
+                self._rich.print(Text(line, style=style), end="")
+            line = capture.get()
+        self._outlet.write(line)
+
+    def _whose(self, call: CallInfo | None) -> str:
+        """Which call a line belongs to, when there is more than one."""
+        return f"{short(call.call_sid)} " if call is not None and len(self._live) > 1 else ""
+
+
+def short(call_sid: str) -> str:
+    """A call's SID, short enough for the head of a line."""
+    return printable(call_sid if len(call_sid) <= 10 else f"{call_sid[:2]}..{call_sid[-6:]}")
+
+
+def _lines(call: CallInfo | None, event: object, *, verbose: bool) -> list[tuple[str, str]]:
+    """What there is to say of an event, as lines with their styles."""
+    match event:
+        case Transcript() if call is not None and event.text:
+            return [_transcript(call, event)]
+        case SocketAccepted(path):
+            return [
+                (line, "bold") for line in (RULE, "NEW WEBSOCKET CONNECTION ACCEPTED", f"WebSocket path: {path}", RULE)
+            ]
+        case MessageReceived(kind, message):
+            return [(f"{kind.capitalize()} Message received: {printable(message, LONGEST_MESSAGE)}", "dim")]
+        case MediaReceived(1, size):
+            return [(f"Media message received: {size} bytes", "dim")]
+        case MediaReceived(count, _) if verbose:
+            return [(f"Media messages received: {count}", "dim")]
+        case ServiceConnecting(service, attempt):
+            return [(f"{service} connection initiated..." + (f" (attempt {attempt})" if attempt > 1 else ""), "cyan")]
+        case ServiceConnected(service, from_ms):
+            replayed = f", replaying from {_seconds(from_ms)}" if from_ms else ""
+            return [(f"Connected to {service} WebSocket{replayed}", "cyan")]
+        case ServiceLost(service, reason, retry_in_s):
+            return [(f"{service} connection lost: {reason}. Trying again in {retry_in_s:.1f} s.", "yellow")]
+        case ServiceRefused(_, reason) | NotTranscribed(reason):
+            return [(f"Not transcribed: {reason}.", "red")]
+        case Gap(track, start_ms, end_ms, reason):
+            span = f"from {_seconds(start_ms)} to {_seconds(end_ms)}"
+            return [(f"[MISSING] {track.capitalize()}: {span} ({reason})", "red")]
+        case StreamEnded():
+            return [(_summary(call, event), "bold")]
+    return _verbose_lines(event) if verbose else []
+
+
+def _verbose_lines(event: object) -> list[tuple[str, str]]:
+    match event:
+        case SpeechStarted(track, at_ms):
+            return [(f"{track.capitalize()} speech started at {_seconds(at_ms)}", "dim")]
+        case UtteranceEnded(track, last_word_ms):
+            return [(f"{track.capitalize()} utterance ended at {_seconds(last_word_ms)}", "dim")]
+        case Complained(reason):
+            return [(f"The service complained: {reason}", "yellow")]
+        case Malformed(reason):
+            return [(f"The service sent something unreadable: {reason}", "yellow")]
+        case Ignored(kind):
+            return [(f"The service sent {printable(kind)}, which is not needed", "dim")]
+    return []
+
+
+def _transcript(call: CallInfo, transcript: Transcript) -> tuple[str, str]:
+    """A stream of one track needs no names; with two, each line says whose it is and when."""
+    text = printable(transcript.text, LONGEST_TEXT)
+    kind, style = ("FINAL", "") if transcript.is_final else ("INTERIM", "dim")
+    if len(call.tracks) == 1:
+        return f"[{kind}] Transcription: {text}", style
+    times = f" [{transcript.start_ms} - {transcript.end_ms}]" if transcript.is_final else ""
+    return f"[{kind}] {transcript.track.capitalize()}: {text}{times}", style
+
+
+def _summary(call: CallInfo | None, ended: StreamEnded) -> str:
+    delay = "none" if ended.interim_delay_ms is None else f"{ended.interim_delay_ms} ms"
+    return ", ".join(
+        (
+            f"Call {short(call.call_sid) if call else 'without a name'} ended ({ended.reason}): "
+            f"{_seconds(ended.duration_ms)}",
+            f"{ended.frames} frames",
+            f"{ended.audio_gaps} audio gaps ({ended.missing_ms} ms)",
+            f"{ended.words} words",
+            f"{ended.reconnects} reconnects",
+            f"{ended.lost_ms} ms lost",
+            f"median interim delay {delay}",
+        )
+    )
+
+
+def _seconds(ms: int) -> str:
+    return f"{ms / 1000:.1f} s"

@@ -1,0 +1,207 @@
+"""One connection's conversation: audio out at the service's pace, answers in, until the last word or a failure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from time import monotonic
+from typing import Final
+
+from gevent.event import Event
+
+from relay.audio import SAMPLES_PER_MS, Piece
+from relay.connection import Connection, Patience
+from relay.errors import Lost, ServiceError
+from relay.events import (
+    Finished,
+    Heard,
+    ServiceEvent,
+    SpeechStarted,
+    Track,
+    Transcript,
+    UtteranceEnded,
+    Word,
+)
+from relay.protocol import Message, SpeechProtocol, Traits
+from relay.replay import Clock, ReplayBuffer
+
+DELAYS_KEPT: Final = 10_000  # newest ones, for the median at the end of a call: three hours of interims
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a client can say of its work. Delays are Deepgram's: ms of audio sent minus ms of audio covered."""
+
+    words: int = 0
+    connections: int = 0
+    lost_ms: int = 0  # summed over the tracks
+    interim_delays: deque[int] = field(default_factory=lambda: deque(maxlen=DELAYS_KEPT))
+    final_delays: deque[int] = field(default_factory=lambda: deque(maxlen=DELAYS_KEPT))
+
+
+class Conversation:
+    """Speaks a protocol over a connection. One greenlet calls `write`, then `drain`; another one calls `read`."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        protocol: SpeechProtocol,
+        buffer: ReplayBuffer,
+        wake: Event,
+        *,
+        tracks: tuple[Track, ...],
+        traits: Traits,
+        patience: Patience,
+        chunk: int,
+        tally: Tally,
+        on_event: Callable[[ServiceEvent], None],
+    ) -> None:
+        self._connection = connection
+        self._protocol = protocol
+        self._buffer = buffer
+        self._wake = wake
+        self._tracks = tracks
+        self._traits = traits
+        self._patience = patience
+        self._chunk = chunk
+        self._tally = tally
+        self._on_event = on_event
+        self._clock = Clock()
+        self._ended: ServiceError | None = None  # why the reader stopped
+        self._closing = False  # we have said that no more audio will come
+        self._finished = False  # the service has said all it will
+        now = monotonic()
+        self._due = now  # when the next chunk may go, at the fastest pace the service takes
+        self._sent_at = now
+        self._asked_at: float | None = None  # when audio was sent that nothing has answered yet
+        self._pinged_at: float | None = None
+
+    # --- Audio out ------------------------------------------------------------------------------------------
+
+    def write(self) -> None:
+        """Sends audio as it comes, until there will be no more. Raises ServiceError."""
+        while (pause := self._step(monotonic())) is not None:
+            self._wake.wait(pause)
+            self._wake.clear()
+        self._closing = True
+        self._say(self._protocol.closing(), monotonic())
+
+    def drain(self) -> None:
+        """Waits for the last words. Raises ServiceError when the connection fails before them."""
+        while not self._finished:
+            self._wake.wait(self._check(monotonic()))
+            self._wake.clear()
+
+    def _step(self, now: float) -> float | None:
+        """Does what is due; for how many seconds nothing else will be, or None when all has been sent."""
+        until_check = self._check(now)
+        if now < self._due:
+            return min(self._due - now, until_check)
+        until_idle = self._sent_at + self._traits.idle_after_s - now
+        if piece := self._buffer.take(self._chunk, partial=until_idle <= 0):
+            self._send(piece, now)
+            return 0
+        if self._buffer.finished:
+            return None
+        if until_idle <= 0:
+            self._keep_alive(now)
+            return 0
+        return min(until_idle, until_check)
+
+    def _send(self, piece: Piece, now: float) -> None:
+        samples = len(piece.audio) // len(self._tracks)
+        self._clock.send(piece.start, samples)
+        self._say(self._protocol.audio(piece.audio), now)
+        # No credit is given for time without audio: a burst would be faster than the service allows.
+        self._due = max(self._due, now) + samples / SAMPLES_PER_MS / 1000 / self._traits.pace
+        if self._asked_at is None:
+            self._asked_at = now
+
+    def _keep_alive(self, now: float) -> None:
+        messages = self._protocol.idle()
+        for message in messages:
+            if isinstance(message, bytes):
+                self._clock.send(self._buffer.next, len(message) // len(self._tracks))
+        self._say(messages, now)
+
+    def _say(self, messages: list[Message], now: float) -> None:
+        self._sent_at = now
+        for message in messages:
+            self._connection.send(message)
+
+    # --- Is anyone there? -----------------------------------------------------------------------------------
+
+    def _check(self, now: float) -> float:
+        """Raises ServiceError when the connection is lost, or must be taken for lost; else seconds to the next look."""
+        if self._ended is not None and not self._finished:
+            raise self._ended
+        name, patience = self._traits.name, self._patience
+        if self._asked_at is not None and now - self._asked_at > patience.answer:
+            raise Lost(f"{name} takes audio and has answered nothing for {patience.answer:g} s")
+        quiet = now - self._connection.last_heard
+        if quiet < patience.ping_after:
+            self._pinged_at = None
+            return patience.ping_after - quiet
+        if self._pinged_at is None:
+            self._pinged_at = now
+            self._connection.ping()
+        if now - self._pinged_at > patience.pong:
+            raise Lost(f"{name} has not answered a ping for {patience.pong:g} s")
+        return min(patience.ping_after, patience.pong)
+
+    # --- Answers in -----------------------------------------------------------------------------------------
+
+    def read(self) -> None:
+        """Takes answers until the connection ends."""
+        try:
+            while True:
+                message = self._connection.receive()
+                self._asked_at = None
+                for event in self._protocol.receive(message):
+                    self._take(event)
+        except ServiceError as end:
+            self._ended = end
+            self._wake.set()
+
+    def _take(self, event: ServiceEvent) -> None:
+        match event:
+            case Heard(track, until_ms):
+                self._buffer.heard(self._tracks.index(track), self._clock.end(until_ms * SAMPLES_PER_MS))
+            case Finished():
+                self._finished = self._closing
+                self._wake.set()
+            case Transcript():
+                self._count(event)
+                self._on_event(self._in_call_time(event))
+            case SpeechStarted(track, at_ms):
+                self._on_event(SpeechStarted(track, self._start(at_ms)))
+            case UtteranceEnded(track, last_word_ms):
+                self._on_event(UtteranceEnded(track, self._end(last_word_ms)))
+            case _:
+                self._on_event(event)
+
+    def _count(self, transcript: Transcript) -> None:
+        delay = max(0, self._clock.sent // SAMPLES_PER_MS - transcript.end_ms)
+        if transcript.is_final:
+            self._tally.words += len(transcript.words) or len(transcript.text.split())
+            self._tally.final_delays.append(delay)
+        else:
+            self._tally.interim_delays.append(delay)
+
+    def _in_call_time(self, transcript: Transcript) -> Transcript:
+        return replace(
+            transcript,
+            start_ms=self._start(transcript.start_ms),
+            end_ms=self._end(transcript.end_ms),
+            words=tuple(map(self._word_in_call_time, transcript.words)),
+        )
+
+    def _word_in_call_time(self, word: Word) -> Word:
+        return replace(word, start_ms=self._start(word.start_ms), end_ms=self._end(word.end_ms))
+
+    def _start(self, ms: int) -> int:
+        return round(self._clock.start(ms * SAMPLES_PER_MS) / SAMPLES_PER_MS)
+
+    def _end(self, ms: int) -> int:
+        return round(self._clock.end(ms * SAMPLES_PER_MS) / SAMPLES_PER_MS)

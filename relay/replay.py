@@ -1,0 +1,232 @@
+"""Audio held until the service has heard it, so that a lost connection loses no word. Pure.
+
+Positions count samples on the call's clock; a sample of several interleaved tracks is one byte of each.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from dataclasses import dataclass
+
+from relay.audio import SILENCE, Piece
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Samples of one track (by its place in the interleaving) that no service will hear."""
+
+    side: int
+    start: int
+    end: int
+
+
+class Clock:
+    """From a connection's time, which starts with its first audio, to the call's.
+
+    Services count the audio they are sent. Where it does not continue what was sent before (a replay begins, a long
+    gap is left out, silence of our own keeps the line open) the two clocks part, and an anchor is set.
+    """
+
+    def __init__(self) -> None:
+        self.sent = 0  # samples of this connection so far
+        self._sent: list[int] = []
+        self._positions: list[int] = []
+
+    def send(self, position: int, samples: int) -> None:
+        """So many samples from this position of the call's clock go out now."""
+        if not self._sent or position - self._positions[-1] != self.sent - self._sent[-1]:
+            self._sent.append(self.sent)
+            self._positions.append(position)
+        self.sent += samples
+
+    def start(self, sent: int) -> int:
+        """Where on the call's clock the sample lies that was sent after so many others."""
+        anchor = max(0, bisect_right(self._sent, sent) - 1)
+        return self._positions[anchor] + sent - self._sent[anchor] if self._sent else sent
+
+    def end(self, sent: int) -> int:
+        """Where the sample before it ends; at a hole the two differ."""
+        return self.start(sent - 1) + 1
+
+
+class _Stretch:
+    """Audio without a hole, from `start` on."""
+
+    __slots__ = ("audio", "start", "tracks")
+
+    def __init__(self, start: int, audio: bytes, tracks: int) -> None:
+        self.start = start
+        self.audio = bytearray(audio)
+        self.tracks = tracks
+
+    def __len__(self) -> int:
+        return len(self.audio) // self.tracks
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self)
+
+    def cut(self, start: int, samples: int) -> Piece:
+        first = (start - self.start) * self.tracks
+        return Piece(start, bytes(self.audio[first : first + samples * self.tracks]))
+
+    def forget(self, samples: int) -> None:
+        del self.audio[: samples * self.tracks]
+        self.start += samples
+
+    def silence(self, side: int, until: int) -> None:
+        samples = min(until - self.start, len(self))
+        if samples > 0:
+            self.audio[side : samples * self.tracks : self.tracks] = bytes((SILENCE,)) * samples
+
+
+class ReplayBuffer:
+    """What has not been heard yet, and how much of it has been sent on the present connection.
+
+    Kept from the end of the last final of the track that is furthest behind, since what was sent but not finalised dies
+    with its connection. Bounded: beyond `most` samples the oldest goes, and what is thereby lost is named.
+    """
+
+    def __init__(self, tracks: int, most: int) -> None:
+        self.finished = False  # no more audio will come
+        self._tracks = tracks
+        self._most = most
+        self._stretches: deque[_Stretch] = deque()
+        self._held = 0  # samples in all stretches
+        self._end = 0  # where the newest audio ends
+        self._next = 0  # where sending goes on
+        self._dropped = 0  # up to here audio was dropped for want of room
+        self._abandoned = False
+        self._heard = [0] * tracks
+        self._losses: list[list[Loss]] = [[] for _ in range(tracks)]
+        self._last_lost = [Loss(side, 0, 0) for side in range(tracks)]
+
+    @property
+    def unheard(self) -> int:
+        """How many samples are held."""
+        return self._held
+
+    @property
+    def unheard_from(self) -> int:
+        """Where the oldest audio begins that may still be heard."""
+        return self._stretches[0].start if self._stretches else self._end
+
+    @property
+    def next(self) -> int:
+        """Where sending goes on."""
+        return self._next
+
+    @property
+    def waiting(self) -> int:
+        """How many samples have not been sent on the present connection."""
+        return sum(max(0, stretch.end - max(stretch.start, self._next)) for stretch in self._stretches)
+
+    def add(self, piece: Piece) -> None:
+        """Keeps new audio, which follows all that came before."""
+        joins = self._stretches and piece.start == self._end
+        self._end = piece.start + len(piece.audio) // self._tracks
+        if self._abandoned:
+            for side in range(self._tracks):
+                self._lose(side, piece.start, self._end)
+            return
+        if joins:
+            self._stretches[-1].audio += piece.audio
+        else:
+            self._stretches.append(_Stretch(piece.start, piece.audio, self._tracks))
+        self._held += self._end - piece.start
+        self._drop_oldest(self._held - self._most)
+
+    def take(self, chunk: int, *, partial: bool = False) -> Piece | None:
+        """The next chunk to send, in samples. Less than that at a hole, at the end, or where `partial` is enough."""
+        for stretch in self._stretches:
+            if stretch.end <= self._next:
+                continue
+            start = max(stretch.start, self._next)
+            samples = min(chunk, stretch.end - start)
+            more_may_come = stretch is self._stretches[-1] and not (self.finished or partial)
+            if samples < chunk and more_may_come:
+                return None
+            self._next = start + samples
+            return stretch.cut(start, samples)
+        return None
+
+    def heard(self, side: int, until: int) -> None:
+        """This track will not be needed again up to here."""
+        self._heard[side] = max(self._heard[side], min(until, self._next))
+        self._forget(min(self._heard))
+
+    def heard_all(self) -> None:
+        """The service has said all it will about what was sent."""
+        for side in range(self._tracks):
+            self.heard(side, self._next)
+
+    def rewind(self) -> None:
+        """The connection is gone: send again from what was not heard.
+
+        A track that was heard further than another is replayed as silence up to there, so that none of its words can be
+        recognised twice.
+        """
+        for side, heard in enumerate(self._heard):
+            self._lose(side, heard, self._dropped)
+            self._heard[side] = max(heard, self._dropped)
+            for stretch in self._stretches:
+                stretch.silence(side, heard)
+        self._next = min(self._heard)
+
+    def abandon(self) -> None:
+        """No service will hear what is left, nor what is still to come."""
+        self._abandoned = True
+        for side, heard in enumerate(self._heard):
+            self._lose(side, heard, self._dropped)
+            for stretch in self._stretches:
+                self._lose(side, max(heard, stretch.start), stretch.end)
+        self._stretches.clear()
+        self._held = 0
+
+    def losses(self) -> list[Loss]:
+        """The losses that were not told before, track by track, neighbours joined."""
+        told = [loss for losses in self._losses for loss in losses]
+        self._losses = [[] for _ in range(self._tracks)]
+        return told
+
+    def _forget(self, position: int) -> None:
+        while self._stretches and self._stretches[0].start < position:
+            oldest = self._stretches[0]
+            samples = min(position - oldest.start, len(oldest))
+            oldest.forget(samples)
+            self._held -= samples
+            if oldest.audio:
+                return
+            self._stretches.popleft()
+
+    def _drop_oldest(self, samples: int) -> None:
+        """Makes room. Audio already sent is only no longer safe; audio not yet sent is lost."""
+        while samples > 0:
+            oldest = self._stretches[0]
+            dropped = min(samples, len(oldest))
+            self._dropped = oldest.start + dropped
+            if self._dropped > self._next:
+                for side, heard in enumerate(self._heard):
+                    self._lose(side, max(heard, self._next, oldest.start), self._dropped)
+                self._next = self._dropped
+            self._forget(self._dropped)
+            samples -= dropped
+
+    def _lose(self, side: int, start: int, end: int) -> None:
+        """Notes a loss, but for what the last one covered already."""
+        if end <= start:
+            return
+        last = self._last_lost[side]
+        for first, after in ((start, min(end, last.start)), (max(start, last.end), end)):
+            if after > first:
+                self._note(Loss(side, first, after))
+        if start <= last.end and end >= last.start:
+            start, end = min(start, last.start), max(end, last.end)
+        self._last_lost[side] = Loss(side, start, end)
+
+    def _note(self, loss: Loss) -> None:
+        losses = self._losses[loss.side]
+        if losses and losses[-1].end == loss.start:
+            loss = Loss(loss.side, losses.pop().start, loss.end)
+        losses.append(loss)

@@ -1,0 +1,163 @@
+"""Twilio Media Streams: its messages as events, and the TwiML that makes it send them. Pure.
+
+Messages: https://www.twilio.com/docs/voice/media-streams/websocket-messages
+TwiML: https://www.twilio.com/docs/voice/twiml/stream
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from xml.sax.saxutils import quoteattr
+
+import orjson
+
+from relay.events import (
+    Connected,
+    Dtmf,
+    Ignored,
+    Malformed,
+    Mark,
+    Media,
+    MediaFormat,
+    MediaStreamEvent,
+    Started,
+    Stopped,
+    Track,
+)
+
+PHONE_AUDIO: Final = MediaFormat("audio/x-mulaw", 8000, 1)  # what Twilio documents, and all we understand
+
+LONGEST_NAME: Final = 64  # a SID has 34 characters; what is longer is nobody's name
+LONGEST_PARAMETER: Final = 500  # of name and value together, says the page on TwiML
+PARAMETERS_AT_MOST: Final = 99  # Twilio's REST API allows Parameter1 to Parameter99
+
+_Json = Mapping[str, Any]
+
+
+def parse(message: str | bytes | bytearray) -> MediaStreamEvent:
+    """The event a message tells of. Total: whatever comes, an event is returned and nothing is raised."""
+    if not isinstance(message, str):
+        return Malformed("a binary message, where Twilio sends text only")
+    try:
+        said = orjson.loads(message)
+    except orjson.JSONDecodeError:
+        return Malformed("not JSON")
+    if not isinstance(said, dict):
+        return Malformed("JSON, but not an object")
+    kind = said.get("event")
+    if not isinstance(kind, str):
+        return Malformed("no event named")
+    read = _READERS.get(kind)
+    if read is None:
+        return Ignored(kind[:LONGEST_NAME])
+    try:
+        return read(said)
+    except (KeyError, TypeError, ValueError) as unreadable:
+        return Malformed(f"{kind}: {_what_is_wrong(unreadable)}")
+
+
+def _connected(said: _Json) -> Connected:
+    return Connected(_name(said.get("protocol", "")), _name(said.get("version", "")))
+
+
+def _started(said: _Json) -> Started:
+    start = said["start"]
+    form = start["mediaFormat"]
+    return Started(
+        stream_sid=_name(start["streamSid"]),
+        call_sid=_name(start["callSid"]),
+        account_sid=_name(start.get("accountSid", "")),
+        tracks=_tracks(start["tracks"]),
+        media_format=MediaFormat(_name(form["encoding"]), _number(form["sampleRate"]), _number(form["channels"])),
+        parameters=_parameters(start.get("customParameters") or {}),
+    )
+
+
+def _media(said: _Json) -> Media:
+    media = said["media"]
+    return Media(
+        stream_sid=_name(said["streamSid"]),
+        sequence=_number(said["sequenceNumber"]),
+        track=Track(media["track"]),
+        timestamp_ms=_number(media["timestamp"]),
+        audio=_audio(media["payload"]),
+    )
+
+
+def _dtmf(said: _Json) -> Dtmf:
+    return Dtmf(_name(said["streamSid"]), _number(said["sequenceNumber"]), _name(said["dtmf"]["digit"]))
+
+
+def _mark(said: _Json) -> Mark:
+    return Mark(_name(said["streamSid"]), _number(said["sequenceNumber"]), _name(said["mark"]["name"]))
+
+
+def _stopped(said: _Json) -> Stopped:
+    return Stopped(_name(said["streamSid"]), _number(said["sequenceNumber"]))
+
+
+_READERS: Final[Mapping[str, Callable[[_Json], MediaStreamEvent]]] = {
+    "connected": _connected,
+    "start": _started,
+    "media": _media,
+    "dtmf": _dtmf,
+    "mark": _mark,
+    "stop": _stopped,
+}
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("a name that is not text")
+    if len(value) > LONGEST_NAME:
+        raise ValueError("a name that is too long")
+    return value
+
+
+def _number(value: object) -> int:
+    """A count. Twilio writes most of its numbers as strings ("20"), and some as numbers."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18:
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise ValueError("a number that is none")
+
+
+def _tracks(value: object) -> tuple[Track, ...]:
+    if not isinstance(value, list) or not value:
+        raise ValueError("no tracks")
+    return tuple(sorted({Track(name) for name in value}))
+
+
+def _parameters(value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or len(value) > PARAMETERS_AT_MOST:
+        raise ValueError("customParameters that are none")
+    return {str(name)[:LONGEST_PARAMETER]: str(text)[:LONGEST_PARAMETER] for name, text in value.items()}
+
+
+def _audio(payload: object) -> bytes:
+    if not isinstance(payload, str):
+        raise ValueError("a payload that is not text")
+    try:
+        return b64decode(payload, validate=True)
+    except Base64Error:
+        raise ValueError("a payload that is not base64") from None
+
+
+def _what_is_wrong(unreadable: Exception) -> str:
+    if isinstance(unreadable, KeyError):
+        return f"no {unreadable.args[0]}"
+    if isinstance(unreadable, TypeError):
+        return "not the documented shape"
+    return str(unreadable)[:80]
+
+
+def twiml(url: str) -> str:
+    """What to put into the TwiML of a call so that both its tracks are streamed to `url`, before the `<Dial>`.
+
+    `<Start>` forks the audio and goes on at once: when no verb follows, the call ends.
+    """
+    return f'<Start>\n  <Stream url={quoteattr(url)} track="both_tracks"/>\n</Start>'
