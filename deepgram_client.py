@@ -6,12 +6,13 @@ The machine-readable form is github.com/deepgram/deepgram-api-specs, `asyncapi.y
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
+
+import orjson
 
 from relay.audio import SAMPLE_RATE, SAMPLES_PER_MS, silence
 from relay.errors import Lost, Refused, ServiceError, SettingsError, Unavailable
@@ -211,7 +212,7 @@ class DeepgramProtocol:
         if not isinstance(message, str):
             return [Malformed("a binary message")]
         try:
-            said = json.loads(message)
+            said = orjson.loads(message)
         except ValueError:
             return [Malformed("not JSON")]
         kind = said.get("type") if isinstance(said, dict) else None
@@ -354,7 +355,7 @@ def _because(headers: Mapping[str, str], body: bytes) -> str:
 
 def _body_message(body: bytes) -> str:
     try:
-        said = json.loads(body)
+        said = orjson.loads(body)
         return str(said.get("err_msg") or said.get("message") or "")
     except (ValueError, AttributeError):
         return ""

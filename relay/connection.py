@@ -143,6 +143,21 @@ class Connection:
                 raise
 
 
+def knock(url: str, within: float = 10.0) -> None:
+    """Opens a WebSocket and closes it. Raises Lost or Refused, and says in a few words why it could not be opened."""
+    door = _Socket()
+    try:
+        with gevent.Timeout(within, Lost(f"no answer within {within:g} s")):
+            door.connect(url, redirect_limit=0)  # type: ignore[no-untyped-call]
+            door.send_close()
+    except websocket.WebSocketBadStatusException as refusal:
+        raise Refused(f"answered {refusal.status_code}") from None
+    except (websocket.WebSocketException, OSError, ValueError) as trouble:
+        raise Lost(_short(trouble)) from None
+    finally:
+        door.shutdown()  # type: ignore[no-untyped-call]
+
+
 def _close_reason(payload: bytes) -> tuple[int, str]:
     """Code and reason of a close frame; 1005 stands for a frame without any (RFC 6455, 7.4.1)."""
     if len(payload) < 2:

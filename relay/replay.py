@@ -96,11 +96,10 @@ class ReplayBuffer:
         self._held = 0  # samples in all stretches
         self._end = 0  # where the newest audio ends
         self._next = 0  # where sending goes on
-        self._dropped = 0  # up to here audio was dropped for want of room
+        self._unsafe: deque[tuple[int, int]] = deque()  # sent, not heard, and dropped for want of room: from, to
         self._abandoned = False
         self._heard = [0] * tracks
         self._losses: list[list[Loss]] = [[] for _ in range(tracks)]
-        self._last_lost = [Loss(side, 0, 0) for side in range(tracks)]
 
     @property
     def unheard(self) -> int:
@@ -155,6 +154,8 @@ class ReplayBuffer:
         """This track will not be needed again up to here."""
         self._heard[side] = max(self._heard[side], min(until, self._next))
         self._forget(min(self._heard))
+        while self._unsafe and self._unsafe[0][1] <= min(self._heard):
+            self._unsafe.popleft()
 
     def heard_all(self) -> None:
         """The service has said all it will about what was sent."""
@@ -167,9 +168,8 @@ class ReplayBuffer:
         A track that was heard further than another is replayed as silence up to there, so that none of its words can be
         recognised twice.
         """
+        self._lose_unsafe()
         for side, heard in enumerate(self._heard):
-            self._lose(side, heard, self._dropped)
-            self._heard[side] = max(heard, self._dropped)
             for stretch in self._stretches:
                 stretch.silence(side, heard)
         self._next = min(self._heard)
@@ -177,9 +177,9 @@ class ReplayBuffer:
     def abandon(self) -> None:
         """No service will hear what is left, nor what is still to come."""
         self._abandoned = True
-        for side, heard in enumerate(self._heard):
-            self._lose(side, heard, self._dropped)
-            for stretch in self._stretches:
+        self._lose_unsafe()
+        for stretch in self._stretches:
+            for side, heard in enumerate(self._heard):
                 self._lose(side, max(heard, stretch.start), stretch.end)
         self._stretches.clear()
         self._held = 0
@@ -201,32 +201,31 @@ class ReplayBuffer:
             self._stretches.popleft()
 
     def _drop_oldest(self, samples: int) -> None:
-        """Makes room. Audio already sent is only no longer safe; audio not yet sent is lost."""
+        """Makes room. Audio already sent is lost only if the connection is; audio not yet sent is lost now."""
         while samples > 0:
             oldest = self._stretches[0]
-            dropped = min(samples, len(oldest))
-            self._dropped = oldest.start + dropped
-            if self._dropped > self._next:
+            start, end = oldest.start, oldest.start + min(samples, len(oldest))
+            if start < self._next:
+                joins = self._unsafe and self._unsafe[-1][1] == start
+                since = self._unsafe.pop()[0] if joins else start
+                self._unsafe.append((since, min(end, self._next)))
+            if end > self._next:
                 for side, heard in enumerate(self._heard):
-                    self._lose(side, max(heard, self._next, oldest.start), self._dropped)
-                self._next = self._dropped
-            self._forget(self._dropped)
-            samples -= dropped
+                    self._lose(side, max(heard, self._next, start), end)
+                self._next = end
+            self._forget(end)
+            samples -= end - start
+
+    def _lose_unsafe(self) -> None:
+        for start, end in self._unsafe:
+            for side, heard in enumerate(self._heard):
+                self._lose(side, max(heard, start), end)
+        self._unsafe.clear()
 
     def _lose(self, side: int, start: int, end: int) -> None:
-        """Notes a loss, but for what the last one covered already."""
         if end <= start:
             return
-        last = self._last_lost[side]
-        for first, after in ((start, min(end, last.start)), (max(start, last.end), end)):
-            if after > first:
-                self._note(Loss(side, first, after))
-        if start <= last.end and end >= last.start:
-            start, end = min(start, last.start), max(end, last.end)
-        self._last_lost[side] = Loss(side, start, end)
-
-    def _note(self, loss: Loss) -> None:
-        losses = self._losses[loss.side]
-        if losses and losses[-1].end == loss.start:
-            loss = Loss(loss.side, losses.pop().start, loss.end)
-        losses.append(loss)
+        losses = self._losses[side]
+        if losses and losses[-1].end == start:
+            start = losses.pop().start
+        losses.append(Loss(side, start, end))

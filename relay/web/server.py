@@ -45,7 +45,7 @@ class Server:
     @property
     def port(self) -> int:
         """Where it really listens."""
-        return int(self._wsgi.server_port)
+        return self._wsgi.server_port or 0
 
     def close(self) -> None:
         """Takes no new connections; those that are open go on."""

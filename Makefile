@@ -1,0 +1,40 @@
+# Everything sets itself up: `make demo` to see it work, `make test` to see it proved.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test style types tests campaign coverage clean
+
+demo: $(VENV)/demo.installed  ## a simulated call, transcribed here: neither phone nor key
+	$(BIN)/python app.py demo $(if $(FILE),"$(FILE)") $(if $(VOCABULARY),--vocabulary $(VOCABULARY))
+
+test: style types tests  ## all that .ci/run runs
+
+style: $(VENV)/dev.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev.installed
+	$(BIN)/mypy
+
+tests: $(VENV)/dev.installed  ## the tests on this Python with coverage, then on each other one found here
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report
+	tests/other_pythons.sh $(BIN)/python
+
+campaign: $(VENV)/dev.installed  ## random drop schedules for as long as you like: make campaign EXAMPLES=5000
+	DROP_EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/python -m pytest tests/test_drops.py --timeout 0
+
+$(VENV)/demo.installed: requirements.txt requirements-demo.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-demo.txt
+	@touch $@
+
+$(VENV)/dev.installed: requirements-dev.txt $(VENV)/demo.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf .venv* .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -1,0 +1,85 @@
+"""Looks for what keeps a first call from being transcribed, and says what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from relay.call import Listening, Switchboard
+from relay.connection import Connection, Patience, knock
+from relay.errors import ServiceError, SettingsError
+from relay.events import Track
+from relay.hub import Hub
+from relay.protocol import CallInfo, SpeechService
+from relay.settings import Settings
+from relay.web.routes import create_app, media_url
+from relay.web.server import Server
+
+_NOBODY: Final = CallInfo("CA-doctor", "MZ-doctor", (Track.INBOUND,))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: well, or what to do."""
+
+    well: bool
+    sentence: str
+
+
+def examine(settings: Settings, service: SpeechService | SettingsError) -> Iterator[Finding]:
+    """Looks at everything in turn. `service` is as configured, or what is wrong with its settings."""
+    yield Finding(True, "The settings can be read.")
+    yield _service(service)
+    server = None
+    try:
+        server = Server(create_app(Switchboard(settings, Listening(()), Hub())), settings)
+        yield Finding(True, f"Port {server.port} can be listened on.")
+    except SettingsError as taken:
+        yield _port_in_use(settings, taken)
+    try:
+        yield _public_url(settings)
+    finally:
+        if server is not None:
+            server.close()
+
+
+def _service(service: SpeechService | SettingsError) -> Finding:
+    if isinstance(service, SettingsError):
+        return Finding(False, str(service))
+    name = service.traits.name
+    protocol = service.protocol(_NOBODY, _NOBODY.tracks)
+    try:
+        connection = Connection(name, protocol, Patience())
+        try:
+            for message in protocol.closing():
+                connection.send(message)
+        finally:
+            connection.close()
+    except ServiceError as trouble:
+        return Finding(False, f"{trouble}.")
+    return Finding(True, f"{name} accepts the key and the settings.")
+
+
+def _port_in_use(settings: Settings, taken: SettingsError) -> Finding:
+    """A port that is taken by ourselves, already running, is well."""
+    try:
+        knock(f"ws://localhost:{settings.port}/media")
+    except ServiceError:
+        return Finding(False, str(taken))
+    return Finding(True, f"A server for media streams runs on port {settings.port} already.")
+
+
+def _public_url(settings: Settings) -> Finding:
+    url = media_url(settings.public_url)
+    if url is None:
+        return Finding(
+            False, "PUBLIC_URL is not set; set it to your tunnel's https address to have it tried from outside."
+        )
+    if not url.startswith("wss://"):
+        return Finding(False, f"PUBLIC_URL should begin with https://: Twilio streams to wss:// only, not to {url}.")
+    try:
+        knock(url)
+    except ServiceError as trouble:
+        return Finding(False, f"{url} does not lead here ({trouble}); is the tunnel running, and to this port?")
+    return Finding(True, f"{url} answers.")

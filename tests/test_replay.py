@@ -1,0 +1,216 @@
+"""Audio held until the service has heard it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from relay.audio import SILENCE, Piece
+from relay.replay import Clock, Loss, ReplayBuffer
+
+
+def test_a_whole_chunk_is_taken_or_none() -> None:
+    buffer = ReplayBuffer(1, 1000)
+    buffer.add(Piece(0, b"abc"))
+    assert buffer.take(4) is None
+    buffer.add(Piece(3, b"de"))
+    assert buffer.take(4) == Piece(0, b"abcd")
+    assert buffer.take(4) is None
+    assert buffer.take(4, partial=True) == Piece(4, b"e")
+
+
+def test_the_rest_is_taken_when_no_more_will_come() -> None:
+    buffer = ReplayBuffer(1, 1000)
+    buffer.add(Piece(0, b"abc"))
+    buffer.finished = True
+    assert buffer.take(4) == Piece(0, b"abc")
+    assert buffer.take(4) is None
+
+
+def test_a_chunk_does_not_reach_over_a_hole() -> None:
+    buffer = ReplayBuffer(1, 1000)
+    buffer.add(Piece(0, b"abc"))
+    buffer.add(Piece(100, b"defg"))
+    assert buffer.take(4) == Piece(0, b"abc")
+    assert buffer.take(4) == Piece(100, b"defg")
+
+
+def test_what_was_sent_but_not_heard_is_sent_again() -> None:
+    buffer = ReplayBuffer(1, 1000)
+    buffer.add(Piece(0, b"abcdef"))
+    buffer.take(4)
+    buffer.heard(0, 2)
+    buffer.rewind()
+    assert buffer.unheard_from == 2
+    assert buffer.take(4) == Piece(2, b"cdef")
+    assert buffer.losses() == []
+
+
+def test_a_track_heard_further_than_the_other_is_replayed_as_silence() -> None:
+    buffer = ReplayBuffer(2, 1000)
+    buffer.add(Piece(0, b"aAbBcCdD"))
+    buffer.take(4)
+    buffer.heard(0, 3)
+    buffer.heard(1, 1)
+    buffer.rewind()
+    assert buffer.take(4, partial=True) == Piece(1, b"\xffB\xffCdD")
+
+
+def test_beyond_the_bound_the_oldest_goes_and_is_named_once() -> None:
+    buffer = ReplayBuffer(1, 10)
+    for start in range(0, 30, 5):
+        buffer.add(Piece(start, b"abcde"))
+    assert buffer.losses() == [Loss(0, 0, 20)]
+    assert buffer.take(10) == Piece(20, b"abcdeabcde")
+    buffer.rewind()
+    assert buffer.losses() == []
+
+
+def test_what_was_sent_and_then_dropped_is_lost_only_if_the_connection_is() -> None:
+    def sent_and_dropped() -> ReplayBuffer:
+        buffer = ReplayBuffer(1, 10)
+        buffer.add(Piece(0, b"abcdefghij"))
+        buffer.take(10)
+        buffer.add(Piece(10, b"klmno"))
+        return buffer
+
+    heard = sent_and_dropped()
+    heard.heard(0, 10)
+    heard.rewind()
+    assert heard.losses() == []
+    lost = sent_and_dropped()
+    lost.rewind()
+    assert lost.losses() == [Loss(0, 0, 5)]
+
+
+def test_all_that_comes_after_it_was_abandoned_is_one_loss() -> None:
+    buffer = ReplayBuffer(1, 10)
+    buffer.add(Piece(0, b"abc"))
+    buffer.abandon()
+    for start in range(3, 30, 3):
+        buffer.add(Piece(start, b"abc"))
+    assert buffer.losses() == [Loss(0, 0, 30)]
+
+
+@dataclass
+class Service:
+    """Keeps what one connection brought, and has understood some of it for good."""
+
+    began: int
+    audio: dict[int, bytes] = field(default_factory=dict)  # a sample of every track, by position
+
+
+class Replaying(RuleBasedStateMachine):
+    """For any run of audio, sending, finals and drops: every sample is heard once or lost once, and never both."""
+
+    TRACKS = 2
+    MOST = 300
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buffer = ReplayBuffer(self.TRACKS, self.MOST)
+        self.end = 0
+        self.holes: set[int] = set()
+        self.connection: dict[int, bytes] = {}
+        self.heard: list[set[int]] = [set(), set()]
+        self.heard_until = [0, 0]
+        self.lost: list[set[int]] = [set(), set()]
+
+    @staticmethod
+    def sample(position: int) -> bytes:
+        return bytes((position % 100, 100 + position % 100))
+
+    @rule(samples=st.integers(1, 120), hole=st.sampled_from([0, 0, 0, 50]))
+    def more_audio(self, samples: int, hole: int) -> None:
+        self.holes.update(range(self.end, self.end + hole))
+        start = self.end + hole
+        self.buffer.add(Piece(start, b"".join(self.sample(start + n) for n in range(samples))))
+        self.end = start + samples
+
+    @rule(chunk=st.integers(1, 80), partial=st.booleans())
+    def send(self, chunk: int, partial: bool) -> None:
+        piece = self.buffer.take(chunk, partial=partial)
+        if piece is None:
+            return
+        for n in range(len(piece.audio) // 2):
+            assert piece.start + n not in self.connection, "sent twice on one connection"
+            self.connection[piece.start + n] = piece.audio[2 * n : 2 * n + 2]
+
+    @precondition(lambda self: self.connection)
+    @rule(side=st.integers(0, 1), share=st.floats(0, 1))
+    def final(self, side: int, share: float) -> None:
+        sent = sorted(self.connection)
+        until = sent[int(share * (len(sent) - 1))] + 1
+        for position in sent:
+            if position < until and position not in self.heard[side]:
+                byte = self.connection[position][side]
+                if byte != SILENCE:
+                    assert byte == self.sample(position)[side]
+                    self.heard[side].add(position)
+        self.buffer.heard(side, until)
+
+    @rule()
+    def drop(self) -> None:
+        self.connection = {}
+        self.buffer.rewind()
+        self.collect()
+
+    def collect(self) -> None:
+        for loss in self.buffer.losses():
+            gone = set(range(loss.start, loss.end)) - self.holes
+            assert not gone & self.lost[loss.side], "lost twice"
+            self.lost[loss.side] |= gone
+
+    @invariant()
+    def stays_within_its_bound(self) -> None:
+        assert self.buffer.unheard <= self.MOST
+
+    def teardown(self) -> None:
+        self.buffer.finished = True
+        self.buffer.rewind()
+        self.connection = {}
+        while (piece := self.buffer.take(80)) is not None:
+            for n in range(len(piece.audio) // 2):
+                for side in (0, 1):
+                    if piece.audio[2 * n + side] != SILENCE:
+                        assert piece.start + n not in self.heard[side], "would be heard twice"
+                        self.heard[side].add(piece.start + n)
+        self.collect()
+        for side in (0, 1):
+            assert self.heard[side] | self.lost[side] == set(range(self.end)) - self.holes
+            assert not self.heard[side] & self.lost[side]
+
+
+TestReplaying = Replaying.TestCase
+TestReplaying.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_a_clock_without_holes_is_an_offset() -> None:
+    clock = Clock()
+    clock.send(500, 100)
+    clock.send(600, 100)
+    assert [clock.start(at) for at in (0, 50, 199)] == [500, 550, 699]
+    assert clock.end(200) == 700
+
+
+def test_a_moment_at_a_hole_ends_before_it_and_starts_after_it() -> None:
+    clock = Clock()
+    clock.send(0, 100)
+    clock.send(1000, 100)
+    assert clock.end(100) == 100
+    assert clock.start(100) == 1000
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 50)), min_size=1))
+def test_every_sample_sent_is_found_where_it_came_from(steps: list[tuple[int, int]]) -> None:
+    clock, position = Clock(), 0
+    sent: list[int] = []
+    for hole, samples in steps:
+        position += hole
+        clock.send(position, samples)
+        sent += range(position, position + samples)
+        position += samples
+    assert [clock.start(at) for at in range(len(sent))] == sent
