@@ -7,12 +7,15 @@ monkey.patch_all()  # before anything that opens a socket is imported (gevent's 
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import click
 from dotenv import dotenv_values, find_dotenv
+from rich.console import Console as Rich
+from rich.progress import Progress
 
 from deepgram_client import Deepgram, DeepgramSettings
 from relay.call import Listening, Switchboard
@@ -49,9 +52,9 @@ def speech_service(environ: Mapping[str, str]) -> SpeechService:
 def terminal(settings: Settings) -> Iterator[Console]:
     """The console, and the log beside it, until what they have to say is written."""
     out, err = Outlet(sys.stdout), Outlet(sys.stderr)
-    logging.basicConfig(
-        level=logging.INFO, format="%(levelname)s: %(message)s", handlers=[OutletHandler(err)], force=True
-    )
+    handler = OutletHandler(err)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     try:
         yield Console(out, verbose=settings.verbose)
     finally:
@@ -82,6 +85,12 @@ def main(ctx: click.Context) -> None:
         ctx.invoke(serve)
 
 
+def announce(console: Console, server: Server) -> None:
+    """Says where the server is."""
+    console.say(f"Server listening on: http://localhost:{server.port}")
+    console.say(f"WebSocket endpoint: ws://localhost:{server.port}{MEDIA_PATH}")
+
+
 @main.command()
 def serve() -> None:
     """Take Twilio's media streams and print what is said (the default)."""
@@ -97,12 +106,94 @@ def serve() -> None:
         console.say("Starting WebSocket server...")
         switchboard = Switchboard(settings, listening, Hub(console.hear))
         server = Server(create_app(switchboard), settings)
-        console.say(f"Server listening on: http://localhost:{server.port}")
-        console.say(f"WebSocket endpoint: ws://localhost:{server.port}{MEDIA_PATH}")
+        announce(console, server)
         if not listening.services:
             console.say("WARNING: Deepgram API key not set", "yellow")
             console.say(f"Calls will not be transcribed: {listening.why_not}.", "yellow")
         run_until_told(server, switchboard, console.say)
+
+
+@main.command("simulate")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--url", help="The media socket to stream to.  [default: this server's, on PORT]")
+@click.option("--calls", default=1, show_default=True, help="How many calls at once.")
+@click.option("--speed", default=1.0, show_default=True, help="Times real time.")
+@click.option(
+    "--tracks", type=click.Choice(["inbound", "outbound", "both"]), help="What to stream.  [default: what FILE has]"
+)
+@click.option(
+    "--fault", "faults", multiple=True, metavar="FAULT", help="What shall go wrong; see below. May be repeated."
+)
+def simulate_command(
+    file: Path, url: str | None, calls: int, speed: float, tracks: str | None, faults: tuple[str, ...]
+) -> None:
+    """Play the part of Twilio: stream FILE as a phone call.
+
+    FILE is a recording of any rate and width. Stereo: left is inbound, right is outbound. Mono is inbound.
+
+    \b
+    Faults:
+      jitter=MS                 each frame is late by up to so much
+      burst=MS@EVERY_SECONDS    frames are held up, then come all at once
+      gap=MS@SECOND             audio is missing and timestamps jump
+      no-stop                   the socket is closed without a stop message
+      drop@SECOND               the connection is reset
+    """
+    from standins.simulation import Faults, simulate
+    from standins.wav import read as read_recording
+
+    settings = read(Settings, environment())
+    audio = read_recording(file)
+    chosen = None if tracks is None else ("inbound", "outbound") if tracks == "both" else (tracks,)
+    with progress_bar("Streaming") as on_progress:
+        report = simulate(
+            url or f"ws://localhost:{settings.port}{MEDIA_PATH}",
+            audio,
+            calls=calls,
+            tracks=chosen,
+            speed=speed,
+            faults=Faults.parse(faults),
+            on_progress=on_progress,
+        )
+    for call in report.calls:
+        click.echo(str(call))
+    if calls > 1:
+        click.echo(str(report))
+    sys.exit(0 if report.went_well else 1)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[float], None]]:
+    """A bar on standard error, where that is a terminal."""
+    with Progress(console=Rich(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(what, total=1.0)
+        yield lambda share: progress.update(task, completed=share)
+
+
+@main.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--vocabulary",
+    type=click.Choice(["call", "general"]),
+    default="call",
+    show_default=True,
+    help="Words the local recogniser knows: those of the sample call, or English at large (for your own FILE).",
+)
+def demo(file: Path | None, vocabulary: str) -> None:
+    """See it work without phone or key: a simulated call, transcribed by a speech service on this machine."""
+    from standins.demo import SAMPLE_CALL, demonstrate
+
+    settings = read(Settings, environment())
+    with terminal(settings) as console:
+        console.say("Starting WebSocket server...")
+        demonstrate(
+            file or SAMPLE_CALL,
+            vocabulary,
+            settings,
+            console,
+            lambda url: Deepgram(DeepgramSettings(api_key="none-needed", url=url)),
+            lambda server: announce(console, server),
+        )
 
 
 @main.command()

@@ -124,14 +124,14 @@ class Interleaver:
         self._ends = [0, 0]  # where each track's audio ends
         self._absent = [True, True]
         self._start = 0  # where the waiting audio of both begins
-        self.cut = 0  # samples that came after their place was padded
+        self.cut = 0  # samples, silence aside, that came after their place was padded
 
     def add(self, side: int, piece: Piece) -> list[Piece]:
         """Takes audio of side 0 or 1; gives what is ready: interleaved, positions counting pairs of samples."""
         ready = self._leap(side, piece.start)
         audio = piece.audio
         if (late := self._ends[side] - piece.start) > 0:
-            self.cut += min(late, len(audio))
+            self.cut += min(late, len(audio)) - audio.count(SILENCE, 0, late)
             audio = audio[late:]
         self._waiting[side].extend(audio)
         self._ends[side] += len(audio)

@@ -199,11 +199,16 @@ class Stream:
             try:
                 message = self._socket.receive(max(LAST_LOOK, self._deadline - monotonic()))
             except TimeoutError:
-                return "Twilio sent nothing more" if self._call else "no start message came"
+                return self._silence()
             if message is None:
                 return "replaced by a newer stream" if self._replaced else self._socket.close_reason
             if reason := self._take(parse(message), message):
                 return reason
+            if monotonic() > self._deadline:
+                return self._silence()
+
+    def _silence(self) -> str:
+        return "Twilio sent nothing more" if self._call else "no start message came"
 
     def _take(self, event: MediaStreamEvent, message: str | bytes) -> str | None:
         """Acts on one message; gives the reason when it was the last."""

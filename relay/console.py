@@ -87,7 +87,7 @@ class OutletHandler(logging.Handler):
         self._outlet = outlet
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Never waits, and never prints what goes wrong in here into somebody's transcript."""
+        """Queues the record. Never waits."""
         self._outlet.write(self.format(record))
 
 
@@ -181,8 +181,15 @@ def _transcript(call: CallInfo, transcript: Transcript) -> tuple[str, str]:
     kind, style = ("FINAL", "") if transcript.is_final else ("INTERIM", "dim")
     if len(call.tracks) == 1:
         return f"[{kind}] Transcription: {text}", style
-    times = f" [{transcript.start_ms} - {transcript.end_ms}]" if transcript.is_final else ""
+    times = f" {_span(transcript)}" if transcript.is_final else ""
     return f"[{kind}] {transcript.track.capitalize()}: {text}{times}", style
+
+
+def _span(transcript: Transcript) -> str:
+    """When it was said: from the first word to the last, where the service tells words apart from the pauses around."""
+    words = transcript.words
+    start, end = (words[0].start_ms, words[-1].end_ms) if words else (transcript.start_ms, transcript.end_ms)
+    return f"[{start} - {end}]"
 
 
 def _summary(call: CallInfo | None, ended: StreamEnded) -> str:

@@ -62,7 +62,7 @@ class MediaSocket:
         self._decoder = FrameDecoder(largest)
         self._inbox: deque[str | bytes | Close | Violation] = deque()  # no more than one read brings
         self._writing = BoundedSemaphore()
-        self._mute = False  # half a frame is written, or the last: nothing may follow
+        self._torn = False  # half a frame is written; if that write failed, nothing may follow
         self._unrested = 0
 
     @classmethod
@@ -151,14 +151,14 @@ class MediaSocket:
             self._end(frames.ABNORMAL, str(error) if isinstance(error, WebSocketError) else _GONE)
             raise WebSocketError(self.close_reason) from error
 
-    def _put(self, data: bytes, *, within: float, last: bool = False) -> None:
+    def _put(self, data: bytes, *, within: float) -> None:
         """Writes frames behind those that others are writing."""
         with gevent.Timeout(within, WebSocketError(f"The peer did not read for {within:g} s.")), self._writing:
-            if self._mute:
+            if self._torn:
                 raise WebSocketError("A frame was left half written.")
-            self._mute = True
+            self._torn = True
             self._socket.sendall(data)
-            self._mute = last
+            self._torn = False
 
     def _part(self, word: Close | Violation) -> None:
         """The peer said goodbye, or nonsense. Either is answered, and is the end."""
@@ -179,7 +179,7 @@ class MediaSocket:
         try:
             if farewell:
                 with suppress(OSError):
-                    self._put(farewell, within=FAREWELL_WITHIN, last=True)
+                    self._put(farewell, within=FAREWELL_WITHIN)
                     said = True
         finally:
             # Detached, it wakes whoever waits on it, and is not closed under our hands when the app returns.

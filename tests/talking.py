@@ -13,7 +13,7 @@ from gevent.event import Event
 from deepgram_client import TRAITS, Deepgram, DeepgramSettings
 from relay.audio import SAMPLES_PER_MS, Piece
 from relay.connection import Patience
-from relay.events import Gap, SpeechEvent, Track, Transcript
+from relay.events import CallEvent, Gap, Track, Transcript
 from relay.protocol import CallInfo, Traits
 from relay.speech import SpeechClient
 from standins.deepgram import Fault, ListenServer, Rules
@@ -56,14 +56,14 @@ def listening(
 class Heard:
     """What a client told. Shows the finals' frames, and checks each word's time against its number."""
 
-    events: list[SpeechEvent] = field(default_factory=list)
+    events: list[CallEvent] = field(default_factory=list)
     changed: Event = field(default_factory=Event)
 
-    def __call__(self, event: SpeechEvent) -> None:
+    def __call__(self, event: CallEvent) -> None:
         self.events.append(event)
         self.changed.set()
 
-    def of(self, *kinds: type) -> list[SpeechEvent]:
+    def of(self, *kinds: type) -> list[CallEvent]:
         """The events of these kinds."""
         return [event for event in self.events if isinstance(event, kinds)]
 
@@ -93,7 +93,7 @@ class Heard:
             for number in range(gap.start_ms // FRAME_MS, -(-gap.end_ms // FRAME_MS))
         }
 
-    def wait_for(self, *kinds: type, within: float = 10) -> SpeechEvent:
+    def wait_for(self, *kinds: type, within: float = 10) -> CallEvent:
         """The first event of these kinds, when it has come."""
         with gevent.Timeout(within):
             while not self.of(*kinds):

@@ -1,0 +1,98 @@
+"""For tests that call the relay: a server on a free port, and what it publishes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import gevent
+from gevent.event import Event
+
+from relay.call import Listening, Switchboard
+from relay.connection import Patience
+from relay.events import StreamEnded
+from relay.hub import Happened, Hub
+from relay.protocol import SpeechService
+from relay.settings import Settings
+from relay.web.routes import MEDIA_PATH, create_app
+from relay.web.server import Server
+from standins.twilio import SimulatedCall
+from tests.numbered import numbered
+from tests.talking import HASTE, Heard
+
+
+@dataclass
+class Relay:
+    """A relay that runs, and what it has told of each call."""
+
+    url: str
+    switchboard: Switchboard
+    told: list[Happened] = field(default_factory=list)
+    heard: dict[str, Heard] = field(default_factory=dict)  # by stream SID
+    changed: Event = field(default_factory=Event)
+
+    def hear(self, happened: Happened) -> None:
+        """Takes an event of the hub's."""
+        self.told.append(happened)
+        if happened.call is not None:
+            self.heard.setdefault(happened.call.stream_sid, Heard())(happened.event)
+        self.changed.set()
+
+    def of(self, call: SimulatedCall) -> Heard:
+        """What was told of a call's stream."""
+        return self.heard.setdefault(call.stream_sid, Heard())
+
+    def ended(self, call: SimulatedCall, within: float = 20) -> StreamEnded:
+        """The end of a call's stream, when it has come."""
+        end = self.of(call).wait_for(StreamEnded, within=within)
+        assert isinstance(end, StreamEnded)
+        return end
+
+    def wait_for(self, predicate: Callable[[], object], within: float = 10) -> None:
+        """Returns when the predicate holds; it is asked after every event."""
+        with gevent.Timeout(within):
+            while not predicate():
+                self.changed.wait()
+                self.changed.clear()
+
+
+@contextmanager
+def relay(
+    *services: SpeechService, patience: Patience = HASTE, why_not: str = "nobody listens", **settings: object
+) -> Iterator[Relay]:
+    """A relay on a free port, with these services."""
+    chosen = replace(Settings(), port=0, **settings)  # type: ignore[arg-type]
+    hub_listeners: list[Callable[[Happened], None]] = []
+    switchboard = Switchboard(
+        chosen, Listening(services, why_not), Hub(lambda happened: hub_listeners[0](happened)), patience
+    )
+    server = Server(create_app(switchboard), chosen)
+    running = Relay(f"ws://127.0.0.1:{server.port}{MEDIA_PATH}", switchboard)
+    hub_listeners.append(running.hear)
+    try:
+        yield running
+        assert switchboard.quiet.wait(20), "streams were left behind"
+    finally:
+        server.close()
+
+
+def say(call: SimulatedCall, length_ms: int, *, at_ms: int = 0) -> None:
+    """Numbered audio on every track of a call, as fast as the socket takes it."""
+    for ms in range(at_ms, at_ms + length_ms, 20):
+        for track in call.tracks:
+            call.say(track, numbered(track, ms, 20), at_ms=ms)
+
+
+def answered(url: str, *tracks: str) -> SimulatedCall:
+    """A call whose stream has begun."""
+    call = SimulatedCall(url, tracks=tracks) if tracks else SimulatedCall(url)
+    call.open()
+    call.start()
+    return call
+
+
+def hang_up(call: SimulatedCall) -> None:
+    """Ends a call as Twilio does."""
+    call.stop()
+    call.close()
