@@ -130,7 +130,10 @@ class Settings:
         also="HTTP_PORT",
     )
     host: str = setting(
-        "HOST", "127.0.0.1", text, "The address we listen on. 0.0.0.0 lets other machines in, as a container needs."
+        "LISTEN_ON",
+        "127.0.0.1",
+        text,
+        "The address we listen on. 0.0.0.0 lets other machines in, as a container needs.",
     )
     public_url: str | None = setting(
         "PUBLIC_URL",

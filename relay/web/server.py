@@ -79,4 +79,4 @@ def _why_not(trouble: OSError, settings: Settings) -> str:
         return f"Port {settings.port} is taken; set PORT to another one."
     if trouble.errno == errno.EACCES:
         return f"Port {settings.port} may not be used by you; set PORT to one from 1024 on."
-    return f"HOST {settings.host!r} cannot be listened on ({trouble.strerror})."
+    return f"LISTEN_ON={settings.host} cannot be listened on ({trouble.strerror})."

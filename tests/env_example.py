@@ -1,0 +1,46 @@
+"""What `.env.example` has to say, from the settings themselves. To write it anew: python -m tests.env_example"""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Final
+
+from deepgram_client import DeepgramSettings
+from relay.settings import Settings, Variable, variables
+from tests.program import ROOT
+
+PATH: Final = ROOT / ".env.example"
+
+_HEAD: Final = """\
+# Copy this file to .env and put your key in. Everything else has a default, which is shown; remove the # to change it.
+# A variable of the same name in the environment comes first.
+"""
+_SECTIONS: Final = {"Deepgram": DeepgramSettings, "The relay": Settings}
+_TO_FILL_IN: Final = "DEEPGRAM_API_KEY"
+
+
+def env_example() -> str:
+    """The whole file."""
+    return _HEAD + "".join(
+        f"\n# --- {title} {'-' * (70 - len(title))}\n" + "".join(map(_entry, variables(kind)))
+        for title, kind in _SECTIONS.items()
+    )
+
+
+def _entry(variable: Variable) -> str:
+    about = textwrap.fill(variable.about, 110, initial_indent="# ", subsequent_indent="# ")
+    mark = "" if variable.name == _TO_FILL_IN else "#"
+    return f"\n{about}\n{mark}{variable.name}={written(variable.default)}\n"
+
+
+def written(default: object) -> str:
+    """A default as it stands in a file of settings."""
+    if default is None or default == ():
+        return ""
+    if isinstance(default, bool):
+        return "true" if default else "false"
+    return str(default)
+
+
+if __name__ == "__main__":
+    PATH.write_text(env_example())

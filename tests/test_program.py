@@ -1,0 +1,351 @@
+"""The program as people start it, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import gevent
+import pytest
+
+from standins.deepgram import Drop, Fault, Refusal
+from standins.score import spoken_words, word_errors, words_of
+from standins.twilio import SimulatedCall
+from tests.calling import answered, hang_up, say
+from tests.numbered import number_ears
+from tests.program import ROOT, Program, clean_environment, program, running
+from tests.talking import listening
+
+SAMPLE = ROOT / "standins" / "audio" / "order-status-call.wav"
+KEY = "k3y-n0b0dy-may-s33"
+
+
+def media_url(started: Program) -> str:
+    """Where the program said that it takes calls."""
+    return started.line(r"WebSocket endpoint: (ws://\S+)")[1]
+
+
+# --- The start -----------------------------------------------------------------------------------------------------
+
+
+def test_without_a_key_it_starts_and_says_what_to_do(tmp_path: Path) -> None:
+    with program(folder=tmp_path, PORT="0") as started:
+        port = started.line(r"Server listening on: http://localhost:(\d+)")[1]
+        assert media_url(started) == f"ws://localhost:{port}/media"
+        started.line("^WARNING: Deepgram API key not set$")
+        started.line("DEEPGRAM_API_KEY.*python app.py demo")
+        assert started.out[0] == "Starting WebSocket server..."
+        call = answered(media_url(started), "inbound")
+        say(call, 200)
+        hang_up(call)
+        started.line("^Not transcribed: DEEPGRAM_API_KEY is not set")
+        started.line("^Call CA.* ended")
+        started.tell()
+        assert started.end() == 0
+    assert started.err == []
+
+
+def test_the_port_may_be_named_in_two_ways_and_in_a_file(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with program(folder=tmp_path, HTTP_PORT=str(port)) as started:
+        started.line(f"http://localhost:{port}$")
+    (tmp_path / ".env").write_text(f"PORT={port}\nDEEPGRAM_API_KEY={KEY}\n")
+    with program(folder=tmp_path) as started:
+        started.line(f"http://localhost:{port}$")
+        started.tell(signal.SIGINT)
+        started.end()
+    assert "WARNING" not in str(started)
+    assert KEY not in str(started)
+
+
+def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with program(folder=tmp_path, PORT=str(port)) as started:
+            assert started.end() == 1
+    assert started.err == [f"Error: Port {port} is taken; set PORT to another one."]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "many"),
+        ("PORT", "70000"),
+        ("AUDIO_CHUNK_MS", "5"),
+        ("REPLAY_SECONDS", "-1"),
+        ("CALL_TRACKS", "both"),
+        ("VERBOSE", "perhaps"),
+        ("DEEPGRAM_MODEL", "flux-general-en"),
+        ("DEEPGRAM_LANGUAGE", "english"),
+        ("PUBLIC_URL", "my-tunnel"),
+    ],
+)
+def test_a_bad_setting_is_one_sentence_that_names_it(tmp_path: Path, name: str, value: str) -> None:
+    with program(folder=tmp_path, **{"DEEPGRAM_API_KEY": KEY, name: value}) as started:
+        assert started.end() == 1
+    (sentence,) = started.err
+    assert sentence.startswith(f"Error: {name} should be")
+    assert KEY not in sentence
+
+
+def test_help_lists_the_commands(tmp_path: Path) -> None:
+    with program("--help", folder=tmp_path) as started:
+        assert started.end() == 0
+    for command in ("serve", "simulate", "demo", "doctor"):
+        started.line(rf"^  {command} ")
+
+
+# --- Calls ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_of_one_track_prints_what_the_user_asked_for(tmp_path: Path) -> None:
+    with listening(ear=number_ears(final_ms=2000)) as speech:
+        with program(folder=tmp_path, PORT="0", DEEPGRAM_URL=speech.url, DEEPGRAM_API_KEY=KEY) as started:
+            call = answered(media_url(started), "inbound")
+            say(call, 4_000)
+            hang_up(call)
+            started.line("^Call CA.* ended")
+    transcript = started.out[started.out.index("NEW WEBSOCKET CONNECTION ACCEPTED") - 1 :]
+    rule = "=" * 60
+    assert transcript[:4] == [rule, "NEW WEBSOCKET CONNECTION ACCEPTED", "WebSocket path: /media", rule]
+    assert transcript[4] == 'Connected Message received: {"event":"connected","protocol":"Call","version":"1.0.0"}'
+    assert transcript[5].startswith('Start Message received: {"event":"start"')
+    rest = transcript[6:]
+    assert rest.count("Deepgram connection initiated...") == 1
+    assert rest.count("Connected to Deepgram WebSocket") == 1
+    assert rest.count("Media message received: 160 bytes") == 1
+    assert any(line.startswith("[INTERIM] Transcription: in0 in1 ") for line in rest)
+    finals = " ".join(line.removeprefix("[FINAL] Transcription: ") for line in rest if line.startswith("[FINAL]"))
+    assert finals.split() == [f"in{n}" for n in range(200)]
+    assert "200 frames, 0 audio gaps (0 ms), 200 words, 0 reconnects, 0 ms lost" in transcript[-1]
+    assert KEY not in str(started)
+    assert started.err == []
+
+
+def test_a_call_of_both_tracks_names_the_sides_and_tells_times(tmp_path: Path) -> None:
+    with listening(ear=number_ears(final_ms=2000)) as speech:
+        with program(folder=tmp_path, PORT="0", DEEPGRAM_URL=speech.url, DEEPGRAM_API_KEY=KEY) as started:
+            call = answered(media_url(started))
+            say(call, 2_000)
+            hang_up(call)
+            started.line("^Call CA.* ended")
+    started.line(r"^\[FINAL\] Inbound: in0 .* in99 \[0 - 2000\]$")
+    started.line(r"^\[FINAL\] Outbound: out0 .* out99 \[0 - 2000\]$")
+
+
+def test_when_several_calls_run_every_line_tells_whose_it_is(tmp_path: Path) -> None:
+    with listening() as speech:
+        with program(folder=tmp_path, PORT="0", DEEPGRAM_URL=speech.url, DEEPGRAM_API_KEY=KEY) as started:
+            calls = [answered(media_url(started), "inbound") for _ in range(2)]
+            for call in calls:
+                say(call, 4_000)
+            for call in calls:
+                started.line(rf"^CA\.\.{call.call_sid[-6:]} \[FINAL\] Transcription: in0 ")
+            for call in calls:
+                hang_up(call)
+                started.line(f"Call CA..{call.call_sid[-6:]} ended")
+
+
+def test_a_refused_key_is_told_and_never_shown(tmp_path: Path) -> None:
+    refusal = Fault(refuse=Refusal(401, "INVALID_AUTH", "Invalid credentials."))
+    with listening(refusal) as speech:
+        with program(folder=tmp_path, PORT="0", DEEPGRAM_URL=speech.url, DEEPGRAM_API_KEY=KEY) as started:
+            call = answered(media_url(started))
+            say(call, 1_000)
+            hang_up(call)
+            started.line("^Call CA.* ended.* 2000 ms lost")
+    started.line(r"^Not transcribed: Deepgram refused the key \(401: Invalid credentials., request .*DEEPGRAM_API_KEY")
+    started.line(r"^\[MISSING\] Inbound: from 0.0 s to 1.0 s \(Deepgram refused the key")
+    assert KEY not in str(started)
+
+
+def test_a_lost_connection_is_told(tmp_path: Path) -> None:
+    with listening(Fault(drop=Drop(1_000, "reset"))) as speech:
+        with program(folder=tmp_path, PORT="0", DEEPGRAM_URL=speech.url, DEEPGRAM_API_KEY=KEY) as started:
+            call = answered(media_url(started), "inbound")
+            say(call, 3_000)
+            hang_up(call)
+            started.line("^Call CA.* 150 words, 1 reconnects, 0 ms lost")
+    started.line("^Deepgram connection lost: .* Trying again in")
+
+
+def test_a_terminal_that_is_held_up_holds_up_no_call(tmp_path: Path) -> None:
+    """Nobody reads standard output, and far more is said than a pipe holds; the calls come and go all the same."""
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "app.py")],
+        cwd=tmp_path,
+        env=clean_environment() | {"PORT": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout is not None
+        while b"WebSocket endpoint: " not in (line := process.stdout.readline()):
+            assert line
+        url = line.split()[-1].decode()
+        chatty = {f"{n:0400}": "x" for n in range(4)}  # names of parameters are shown
+        for _ in range(150):
+            call = SimulatedCall(url, tracks=("inbound",), parameters=chatty)
+            call.open()
+            call.start()
+            say(call, 40)
+            call.stop()
+            assert call.wait_closed().code == 1000
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+# --- The end -------------------------------------------------------------------------------------------------------
+
+
+def test_told_to_leave_it_finishes_the_running_calls_first(tmp_path: Path) -> None:
+    with listening() as speech:
+        with program(folder=tmp_path, PORT="0", DEEPGRAM_URL=speech.url, DEEPGRAM_API_KEY=KEY) as started:
+            url = media_url(started)
+            call = answered(url, "inbound")
+            say(call, 1_000)
+            started.line("Media message received")
+            started.tell()
+            started.line("No new streams; 1 still running")
+            with pytest.raises(Exception, match="reach"):
+                SimulatedCall(url).open()
+            say(call, 1_000, at_ms=1_000)
+            hang_up(call)
+            assert started.end() == 0
+    started.line("^Call CA.* ended .*100 words")
+
+
+def test_told_twice_it_leaves_at_once(tmp_path: Path) -> None:
+    with program(folder=tmp_path, PORT="0") as started:
+        call = answered(media_url(started), "inbound")
+        say(call, 100)
+        started.line("Media message received")
+        started.tell()
+        started.line("No new streams; 1 still running")
+        started.tell()
+        assert started.end() == 0
+    started.line("Left with 1 streams still running")
+
+
+# --- The other commands --------------------------------------------------------------------------------------------
+
+
+def test_simulate_plays_a_file_and_reports(tmp_path: Path) -> None:
+    with program(folder=tmp_path, PORT="0") as server:
+        arguments = ["--url", media_url(server), "--speed", "200", "--calls", "2", "--fault", "gap=1000@5"]
+        with program("simulate", str(SAMPLE), *arguments, folder=tmp_path) as simulation:
+            assert simulation.end() == 0
+        server.line(r"^(CA\S+ )?Call CA.* ended \(stop\): 43.2 s, 4224 frames, 2 audio gaps \(2000 ms\)")
+    simulation.line("^2 calls: 2 stopped")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere.wav"], "nowhere.wav cannot be opened"),
+        ([str(ROOT / "README.md")], "no recording that can be read"),
+        ([str(ROOT)], "directory"),
+        ([str(SAMPLE), "--fault", "earthquake"], '"earthquake" is no fault'),
+        ([str(SAMPLE), "--url", "http://localhost/media"], "ws://"),
+        ([str(SAMPLE), "--calls", "0"], "one is the least"),
+    ],
+)
+def test_what_cannot_be_simulated_is_one_sentence(tmp_path: Path, arguments: list[str], says: str) -> None:
+    with program("simulate", *arguments, folder=tmp_path) as started:
+        assert started.end() == 1
+    (sentence,) = started.err
+    assert says in sentence
+
+
+def test_simulating_to_nobody_is_told_and_fails(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"ws://127.0.0.1:{free.getsockname()[1]}/media"
+        with program("simulate", str(SAMPLE), "--url", url, folder=tmp_path) as started:
+            assert started.end() == 1
+    started.line("nothing listens there")
+
+
+def test_the_doctor_finds_all_well(tmp_path: Path) -> None:
+    with listening(key=KEY) as speech:
+        settings = {"PORT": "0", "DEEPGRAM_URL": speech.url, "DEEPGRAM_API_KEY": KEY}
+        with program("doctor", folder=tmp_path, **settings) as started:
+            assert started.end() == 1  # there is no PUBLIC_URL yet
+    started.line("^ok .*Deepgram accepts the key")
+    started.line("^ok .*Port")
+    started.line("^to do .*PUBLIC_URL")
+    started.line('<Stream url="wss://HOST/media" track="both_tracks"/>')
+    assert KEY not in str(started)
+
+
+def test_the_doctor_says_what_to_do(tmp_path: Path) -> None:
+    with listening(key="another") as speech, socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = {
+            "PORT": str(taken.getsockname()[1]),
+            "DEEPGRAM_URL": speech.url,
+            "DEEPGRAM_API_KEY": KEY,
+            "PUBLIC_URL": "https://127.0.0.1:1",
+        }
+        refusing = gevent.spawn(_hang_up_on_all, taken)
+        with program("doctor", folder=tmp_path, **settings) as started:
+            assert started.end() == 1
+        refusing.kill()
+    started.line("^to do .*refused the key.*Invalid credentials.*DEEPGRAM_API_KEY")
+    started.line("^to do .*is taken; set PORT")
+    started.line("^to do .*wss://127.0.0.1:1/media does not lead here")
+    started.line('<Stream url="wss://127.0.0.1:1/media"')
+
+
+def _hang_up_on_all(taken: socket.socket) -> None:
+    while True:
+        taken.accept()[0].close()
+
+
+def test_the_doctor_knows_a_server_that_runs_already(tmp_path: Path) -> None:
+    with program(folder=tmp_path, PORT="0") as server:
+        port = media_url(server).split(":")[-1].split("/")[0]
+        with program("doctor", folder=tmp_path, PORT=port) as started:
+            assert started.end() == 1
+    started.line(f"^ok .*runs on port {port} already")
+    started.line("^to do .*DEEPGRAM_API_KEY is not set")
+
+
+# --- The whole chain, with real speech -------------------------------------------------------------------------------
+
+
+def test_real_speech_through_the_whole_chain(tmp_path: Path) -> None:
+    """The sample call, played at real time to the program, which asks the local recogniser; each in its own process."""
+    with running(["-m", "standins.deepgram", "--port", "0"], tmp_path) as recogniser:
+        url = recogniser.line(r"on (ws://[^:]+:\d+):")[1]
+        with program(folder=tmp_path, PORT="0", DEEPGRAM_URL=url, DEEPGRAM_API_KEY=KEY) as server:
+            with program("simulate", str(SAMPLE), "--url", media_url(server), folder=tmp_path) as simulation:
+                assert simulation.end(90) == 0
+            server.line(r"^Call CA.* ended \(stop\): 43.2 s, 4324 frames, 0 audio gaps")
+    spoken = spoken_words(SAMPLE)
+    assert spoken is not None
+    for track, words in spoken.items():
+        finals = [final for line in server.out if (final := FINAL.match(line)) and final[1] == track.capitalize()]
+        heard = words_of(" ".join(final[2] for final in finals))
+        assert word_errors(words, heard) < 0.15 * len(words)
+        others = next(other for side, other in spoken.items() if side is not track)
+        assert word_errors(others, heard) > 0.5 * len(others), "swapped tracks would not be noticed"
+        starts = word_starts(track)
+        for final in finals:
+            assert min(abs(int(final[3]) - start) for start in starts) <= 250, final[0]
+
+
+FINAL = re.compile(r"\[FINAL\] (Inbound|Outbound): (.*) \[(\d+) - \d+\]")
+
+
+def word_starts(track: str) -> list[int]:
+    """When the words of one track of the sample call begin, in ms."""
+    segments = json.loads(SAMPLE.with_suffix(".json").read_text())["segments"]
+    return [
+        round(word["start"] * 1000) for segment in segments if segment["track"] == track for word in segment["words"]
+    ]
