@@ -181,8 +181,10 @@ def progress_bar(what: str) -> Iterator[Callable[[float], None]]:
 )
 def demo(file: Path | None, vocabulary: str) -> None:
     """See it work without phone or key: a simulated call, transcribed by a speech service on this machine."""
-    from standins.demo import SAMPLE_CALL, demonstrate
-
+    try:
+        from standins.demo import SAMPLE_CALL, demonstrate
+    except ModuleNotFoundError as missing:
+        raise SettingsError(f"{missing.name} is not installed: pip install -r requirements-demo.txt") from None
     settings = read(Settings, environment())
     with terminal(settings) as console:
         console.say("Starting WebSocket server...")
