@@ -204,7 +204,7 @@ def _close(payload: bytes) -> Close:
     if not payload:
         return Close(NO_CODE, "")
     code = int.from_bytes(payload[:2])
-    if len(payload) < 2 or not _may_travel(code):
+    if not _may_travel(code):  # as one byte alone never may
         raise _Broken(PROTOCOL_ERROR, "a close frame has no valid code")
     return Close(code, _text(payload[2:]))
 

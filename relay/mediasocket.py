@@ -114,10 +114,18 @@ class MediaSocket:
             gevent.sleep(0)
 
     def _read(self, deadline: float | None) -> None:
-        """Takes in what has come, or waits for it. Pings are answered at once, all in one write."""
+        """Takes in what has come, or waits for it."""
         data, self._early = self._early or self._recv(deadline), b""
-        if not data:
-            return self._end(frames.ABNORMAL, _GONE)
+        if data:
+            self._take_in(data)
+        else:
+            self._end(frames.ABNORMAL, _GONE)
+        idle = not self._inbox and not self.closed
+        if idle and deadline is not None and monotonic() >= deadline:  # a recv that never waits is never interrupted
+            raise TimeoutError("No message was whole in time.")
+
+    def _take_in(self, data: bytes) -> None:
+        """Queues what the bytes complete. Pings are answered at once, all in one write."""
         self._unrested += len(data) // 1024
         pongs = bytearray()
         for item in self._decoder.feed(data):
@@ -128,9 +136,6 @@ class MediaSocket:
         if pongs:
             with suppress(WebSocketError):
                 self._write(bytes(pongs))
-        if not self._inbox and deadline is not None and monotonic() >= deadline:
-            raise TimeoutError("No message was whole in time.")  # while bytes abound, no clock below can ring
-        return None
 
     def _recv(self, deadline: float | None) -> bytes:
         """Some bytes, or none when there will be none."""
