@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Final, TextIO
 
 import gevent
-from gevent.queue import Full, Queue
+from gevent.event import Event
 from rich.console import Console as Rich
 from rich.text import Text
 
@@ -47,30 +47,36 @@ class Outlet:
     def __init__(self, stream: TextIO) -> None:
         self.is_terminal = stream.isatty()
         self._descriptor = stream.fileno()
-        self._lines: Queue[str | None] = Queue(LINES_KEPT)
+        self._lines: list[str] = []
         self._dropped = 0
+        self._closed = False
+        self._wake = Event()
         self._greenlet = gevent.spawn(self._run)
 
     def write(self, line: str) -> None:
         """Queues a line. Never waits."""
-        try:
-            self._lines.put_nowait(line)
-        except Full:
+        if len(self._lines) < LINES_KEPT:
+            self._lines.append(line)
+        else:
             self._dropped += 1
+        self._wake.set()
 
     def close(self, within: float) -> None:
         """Waits, for so many seconds, until what was queued is written."""
-        with suppress(Full):
-            self._lines.put_nowait(None)
+        self._closed = True
+        self._wake.set()
         self._greenlet.join(within)
 
     def _run(self) -> None:
-        write = gevent.get_hub().threadpool.apply
-        while (line := self._lines.get()) is not None:
-            dropped, self._dropped = self._dropped, 0
-            if dropped:
-                line = f"({dropped} lines were dropped here while nobody read them)\n{line}"
-            write(_write, (self._descriptor, f"{line}\n".encode(errors="replace")))
+        pool = gevent.get_hub().threadpool
+        while self._lines or not self._closed:
+            self._wake.wait()
+            self._wake.clear()
+            lines, self._lines = self._lines, []
+            if self._dropped:
+                lines.append(f"({self._dropped} lines were dropped here while nobody read them)")
+                self._dropped = 0
+            pool.apply(_write, (self._descriptor, "".join(f"{line}\n" for line in lines).encode(errors="replace")))
 
 
 def _write(descriptor: int, data: bytes) -> None:
