@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 SAMPLE_RATE: Final = 8000
 SAMPLES_PER_MS: Final = SAMPLE_RATE // 1000
@@ -51,8 +50,7 @@ def silence(samples: int) -> bytes:
     return bytes((SILENCE,)) * samples
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """Audio and the position of its first sample. With several tracks their bytes take turns, sample by sample."""
 
     start: int
@@ -124,24 +122,30 @@ class Interleaver:
         self._ends = [0, 0]  # where each track's audio ends
         self._absent = [True, True]
         self._start = 0  # where the waiting audio of both begins
+        self._before_gap: list[Piece] = []
         self.cut = 0  # samples, silence aside, that came after their place was padded
 
-    def add(self, side: int, piece: Piece) -> list[Piece]:
-        """Takes audio of side 0 or 1; gives what is ready: interleaved, positions counting pairs of samples."""
-        ready = self._leap(side, piece.start)
-        audio = piece.audio
-        if (late := self._ends[side] - piece.start) > 0:
+    def add(self, side: int, piece: Piece) -> None:
+        """Takes audio of side 0 or 1."""
+        start, audio = piece
+        if start > self._ends[side]:
+            self._leap(side, start)
+        elif late := self._ends[side] - start:
             self.cut += min(late, len(audio)) - audio.count(SILENCE, 0, late)
             audio = audio[late:]
         self._waiting[side].extend(audio)
         self._ends[side] += len(audio)
         self._absent[side] = False
-        other = 1 - side
-        wait = self.WAIT_ABSENT if self._absent[other] else self.WAIT
-        if self._ends[side] - self._ends[other] > wait:
-            self._absent[other] = True
-            self._pad(other, self._ends[side] - self.WAIT_ABSENT)
-        return ready + self._take(min(self._ends))
+
+    def ready(self) -> list[Piece]:
+        """What both tracks have, or have been waited for; interleaved, positions counting pairs of samples."""
+        ahead = 0 if self._ends[0] > self._ends[1] else 1
+        behind = 1 - ahead
+        wait = self.WAIT_ABSENT if self._absent[behind] else self.WAIT
+        if self._ends[ahead] - self._ends[behind] > wait:
+            self._absent[behind] = True
+            self._pad(behind, self._ends[ahead] - self.WAIT_ABSENT)
+        return self._take(min(self._ends))
 
     def flush(self) -> list[Piece]:
         """What is left, the shorter track padded."""
@@ -150,19 +154,15 @@ class Interleaver:
             self._pad(side, end)
         return self._take(end)
 
-    def _leap(self, side: int, start: int) -> list[Piece]:
-        """Makes room for audio that starts later than this track's end: pads, or moves both on when nothing waits."""
-        gap = start - self._ends[side]
-        if gap <= 0:
-            return []
-        if gap <= Timeline.FILL_AT_MOST:
+    def _leap(self, side: int, start: int) -> None:
+        """Makes room for audio that starts after this track's end: pads, or moves both tracks on after a long gap."""
+        if start - self._ends[side] <= Timeline.FILL_AT_MOST:
             self._pad(side, start)
-            return []
-        ready = self.flush()
+            return
+        self._before_gap = self.flush()
         if start > self._start:
             self._start = start
             self._ends = [start, start]
-        return ready
 
     def _pad(self, side: int, end: int) -> None:
         if (missing := end - self._ends[side]) > 0:
@@ -170,13 +170,12 @@ class Interleaver:
             self._ends[side] = end
 
     def _take(self, end: int) -> list[Piece]:
-        length = end - self._start
-        if length <= 0:
-            return []
-        audio = bytearray(2 * length)
-        for side, waiting in enumerate(self._waiting):
-            audio[side::2] = waiting[:length]
-            del waiting[:length]
-        piece = Piece(self._start, bytes(audio))
-        self._start = end
-        return [piece]
+        ready, self._before_gap = self._before_gap, []
+        if (length := end - self._start) > 0:
+            audio = bytearray(2 * length)
+            for side, waiting in enumerate(self._waiting):
+                audio[side::2] = waiting[:length]
+                del waiting[:length]
+            ready.append(Piece(self._start, bytes(audio)))
+            self._start = end
+        return ready

@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 START_WITHIN: Final = 10.0  # seconds from the socket's opening to `start`; Twilio sends it at once
 LAST_LOOK: Final = 0.1  # seconds we read on when the deadline has passed: the process may have been asleep
 STALE_AFTER: Final = 5.0  # seconds without media, after which a newer stream of the same tracks takes over
+FRAME_MS: Final = 20  # of audio in one of Twilio's media messages; in practice, it is not documented
 TELL_EVERY: Final = 500  # media messages between two counts: ten seconds of one track
 COMPLAINTS_AT_MOST: Final = 20  # kinds of trouble told for one stream
 
@@ -55,8 +56,8 @@ class Socket(Protocol):
 
     close_reason: str
 
-    def receive(self, timeout: float | None = None) -> str | bytes | None:
-        """The next message; None when the socket is closed. Raises TimeoutError."""
+    def receive_all(self, timeout: float | None = None) -> list[str | bytes]:
+        """The messages that have come; none when the socket is closed. Raises TimeoutError."""
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Says goodbye."""
@@ -83,19 +84,32 @@ class Feed:
         """Audio that came too late to be put in its place."""
         return self._interleaver.cut // SAMPLES_PER_MS if self._interleaver else 0
 
+    @property
+    def missing_ms(self) -> float:
+        """How much audio has still to come until there is one more chunk to send."""
+        return self.client.missing_ms
+
     def hear(self, track: Track, piece: Piece) -> None:
-        """Passes audio on, when its turn comes."""
-        self._send(self._interleaver.add(self.tracks.index(track), piece) if self._interleaver else [piece])
+        """Takes audio of one of its tracks."""
+        if self._interleaver is not None:
+            self._interleaver.add(self.tracks.index(track), piece)
+        elif piece.audio:
+            self.client.send(piece)
+
+    def pass_on(self) -> None:
+        """Gives the client what is ready: of two tracks, what both have."""
+        if self._interleaver is not None:
+            self._send(self._interleaver.ready())
 
     def finish(self) -> None:
         """No more audio will come."""
-        self._send(self._interleaver.flush() if self._interleaver else [])
+        if self._interleaver is not None:
+            self._send(self._interleaver.flush())
         self.client.finish()
 
     def _send(self, pieces: Iterable[Piece]) -> None:
         for piece in pieces:
-            if piece.audio:
-                self.client.send(piece)
+            self.client.send(piece)
 
 
 class Switchboard:
@@ -197,15 +211,28 @@ class Stream:
         """Takes messages until one of them, or their absence, ends the stream; says which."""
         while True:
             try:
-                message = self._socket.receive(max(LAST_LOOK, self._deadline - monotonic()))
+                messages = self._socket.receive_all(max(LAST_LOOK, self._deadline - monotonic()))
             except TimeoutError:
                 return self._silence()
-            if message is None:
+            if not messages:
                 return "replaced by a newer stream" if self._replaced else self._socket.close_reason
-            if reason := self._take(parse(message), message):
-                return reason
+            for message in messages:
+                if reason := self._take(parse(message), message):
+                    return reason
+            for feed in self._feeds:
+                feed.pass_on()
             if monotonic() > self._deadline:
                 return self._silence()
+            self._rest()
+
+    def _rest(self) -> None:
+        """Sleeps until the next chunk is about to be whole: a wake-up costs more than reading what it is for.
+
+        The last frame of the chunk is never slept over: it is at most a frame's time away, and read when it comes.
+        """
+        missing_ms = max((feed.missing_ms for feed in self._feeds), default=0)
+        if missing_ms > FRAME_MS:
+            gevent.sleep(missing_ms / 1000)
 
     def _silence(self) -> str:
         return "Twilio sent nothing more" if self._call else "no start message came"

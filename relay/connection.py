@@ -5,21 +5,21 @@ The only module that knows the library. Its errors leave here as ours, as one se
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import Final, TypeVar
+from typing import Final
 
 import gevent
 import websocket
 from websocket._abnf import frame_buffer
 
-from relay.errors import Lost, Refused, ServiceError
+from relay.errors import Lost, Refused
+from relay.frames import encode_masked
 from relay.protocol import Message, SpeechProtocol
-
-T = TypeVar("T")
 
 LARGEST_ANSWER: Final = 4 * 1024 * 1024  # bytes; a transcript's message has a few thousand
 SEND_BUFFER: Final = 16 * 1024  # bytes the kernel may hold: with its default of megabytes a stall shows after minutes
@@ -72,47 +72,47 @@ class Connection:
         self._patience = patience
         self._socket = _Socket()
         endpoint = protocol.endpoint()
-        with self._deadline(patience.connect, "did not answer the handshake"):
-            try:
+        try:
+            with gevent.Timeout(patience.connect, Lost(f"{name} did not answer within {patience.connect:g} s")):
                 # No redirect is followed: it would carry the key to another host.
                 self._socket.connect(  # type: ignore[no-untyped-call]
                     endpoint.url, header=dict(endpoint.headers), redirect_limit=0
                 )
-            except websocket.WebSocketBadStatusException as refusal:
-                headers = {name.lower(): value for name, value in (refusal.resp_headers or {}).items()}
-                raise protocol.refused(refusal.status_code, headers, refusal.resp_body or b"") from None
-            except ValueError:
-                raise Refused(f"{name}'s address is not one that can be connected to") from None
-            except (websocket.WebSocketException, OSError) as trouble:
-                raise Lost(f"{name} could not be connected to ({_short(trouble)})") from None
+        except websocket.WebSocketBadStatusException as refusal:
+            headers = {name.lower(): value for name, value in (refusal.resp_headers or {}).items()}
+            raise protocol.refused(refusal.status_code, headers, refusal.resp_body or b"") from None
+        except ValueError:
+            raise Refused(f"{name}'s address is not one that can be connected to") from None
+        except (websocket.WebSocketException, OSError) as trouble:
+            raise Lost(f"{name} could not be connected to ({_short(trouble)})") from None
+        self._socket.settimeout(patience.send)  # for writing; a reader whom it wakes reads on
         self.last_heard = monotonic()
 
     def send(self, message: Message) -> None:
         """Sends one message. Raises Lost when the connection is gone or takes nothing."""
-        send: Callable[[], object] = (
-            (lambda: self._socket.send(message))
-            if isinstance(message, str)
-            else (lambda: self._socket.send_binary(message))
-        )
-        with self._deadline(self._patience.send, "takes no more audio"):
-            self._try(send)
+        frame = encode_masked(message, os.urandom(4))
+        with self._errors_as_lost(), self._socket.lock:  # the library's own: a pong may be under way
+            if (sock := self._socket.sock) is None:
+                raise websocket.WebSocketConnectionClosedException("it was let go of")
+            sock.sendall(frame)
 
     def ping(self) -> None:
         """Asks whether anyone is there; the answer moves `last_heard`."""
-        with self._deadline(self._patience.send, "takes no more audio"):
-            self._try(self._socket.ping)
+        with self._errors_as_lost():
+            self._socket.ping()
 
     def receive(self) -> Message:
         """The next message, awaited without a deadline. Raises what the protocol makes of a close frame, or Lost."""
         while True:
-            opcode, frame = self._try(lambda: self._socket.recv_data_frame(control_frame=True))
-            self.last_heard = monotonic()
-            if opcode == websocket.ABNF.OPCODE_TEXT:
-                return bytes(frame.data).decode(errors="replace")
-            if opcode == websocket.ABNF.OPCODE_BINARY:
-                return bytes(frame.data)
-            if opcode == websocket.ABNF.OPCODE_CLOSE:
-                raise self._protocol.closed(*_close_reason(frame.data))
+            with self._errors_as_lost(), suppress(websocket.WebSocketTimeoutException):
+                opcode, frame = self._socket.recv_data_frame(control_frame=True)
+                self.last_heard = monotonic()
+                if opcode == websocket.ABNF.OPCODE_TEXT:
+                    return bytes(frame.data).decode(errors="replace")
+                if opcode == websocket.ABNF.OPCODE_BINARY:
+                    return bytes(frame.data)
+                if opcode == websocket.ABNF.OPCODE_CLOSE:
+                    raise self._protocol.closed(*_close_reason(frame.data))
 
     def close(self) -> None:
         """Says goodbye if it can be said at once, and lets go. Whoever is sending or receiving gets Lost."""
@@ -121,26 +121,16 @@ class Connection:
                 self._socket.send_close()
         self._socket.shutdown()  # type: ignore[no-untyped-call]
 
-    def _try(self, act: Callable[[], T]) -> T:
-        try:
-            return act()
-        except (websocket.WebSocketException, OSError, AttributeError) as trouble:
-            raise Lost(f"{self._name}'s connection broke ({_short(trouble)})") from None
-
     @contextmanager
-    def _deadline(self, seconds: float, complaint: str) -> Iterator[None]:
-        """Closes the connection and raises Lost when what is inside takes longer."""
-        with gevent.Timeout(seconds) as timeout:
-            try:
-                yield
-            except gevent.Timeout as late:
-                if late is not timeout:
-                    raise
-                self._socket.shutdown()  # type: ignore[no-untyped-call]
-                raise Lost(f"{self._name} {complaint} within {seconds:g} s") from None
-            except ServiceError:
-                self._socket.shutdown()  # type: ignore[no-untyped-call]
-                raise
+    def _errors_as_lost(self) -> Iterator[None]:
+        """Lets go of the connection when it fails, or takes longer than its deadline to be written to."""
+        try:
+            yield
+        except (websocket.WebSocketException, OSError, AttributeError) as trouble:  # AttributeError: it was let go of
+            self._socket.shutdown()  # type: ignore[no-untyped-call]
+            late = isinstance(trouble, TimeoutError | websocket.WebSocketTimeoutException)
+            what = f"takes no more audio within {self._patience.send:g} s" if late else f"broke ({_short(trouble)})"
+            raise Lost(f"{self._name}'s connection {what}") from None
 
 
 def knock(url: str, within: float = 10.0) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Track(StrEnum):
@@ -66,15 +67,22 @@ class Started:
     parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Media:
-    """Raw audio of one track; `timestamp_ms` is when its first sample was spoken."""
+class Media(NamedTuple):
+    """Raw audio of one track; `timestamp_ms` is when its first sample was spoken.
+
+    A tuple, since it is made 100 times a second for each call, and a frozen dataclass takes three times as long.
+    """
 
     stream_sid: str
     sequence: int
     track: Track
     timestamp_ms: int
-    audio: bytes = field(repr=False)
+    audio: bytes
+
+    def __repr__(self) -> str:
+        return (
+            f"Media({self.stream_sid}, {self.sequence}, {self.track}, {self.timestamp_ms} ms, {len(self.audio)} bytes)"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,7 @@ class FrameDecoder:
                 raise _Broken(TOO_LONG, f"a message is longer than {self._largest} bytes")
             if have < (end := body + length):
                 break
-            yield first, _unmask(data[body - 4 : body], data[body:end])
+            yield first, _mask(data[body - 4 : body], data[body:end])
             start = end
         self._pending = bytearray(data[start:])
         self._needed = end - start
@@ -186,11 +186,14 @@ def _wide_length(field: bytes) -> int:
     return length
 
 
-def _unmask(key: bytes, masked: bytes) -> bytes:
-    """XOR with the key over and over (5.3), as one large integer: a loop over the bytes takes 20 times as long."""
-    size = len(masked)
+def _mask(key: bytes, payload: bytes) -> bytes:
+    """XOR with the key over and over, which masks and unmasks (5.3).
+
+    As one large integer, since a loop over the bytes takes 20 times as long.
+    """
+    size = len(payload)
     pattern = (key * (size // 4 + 1))[:size]
-    return (int.from_bytes(masked) ^ int.from_bytes(pattern)).to_bytes(size)
+    return (int.from_bytes(payload) ^ int.from_bytes(pattern)).to_bytes(size)
 
 
 def _text(payload: bytes) -> str:
@@ -224,6 +227,13 @@ def encode(message: str | bytes) -> bytes:
     return _frame(_BINARY, message)
 
 
+def encode_masked(message: str | bytes, key: bytes) -> bytes:
+    """A message in one frame as a client has to send it: masked with four bytes nobody can foresee (5.3)."""
+    payload = message.encode() if isinstance(message, str) else message
+    opcode = _TEXT if isinstance(message, str) else _BINARY
+    return _header(opcode, len(payload), _MASKED) + key + _mask(key, payload)
+
+
 def encode_ping(payload: bytes = b"") -> bytes:
     """A question whether the peer is there; it must send these bytes back."""
     return _control(_PING, payload)
@@ -251,11 +261,12 @@ def _control(opcode: int, payload: bytes) -> bytes:
 
 
 def _frame(opcode: int, payload: bytes) -> bytes:
-    length = len(payload)
+    return _header(opcode, len(payload)) + payload
+
+
+def _header(opcode: int, length: int, masked: int = 0) -> bytes:
     if length < 126:
-        header = bytes((_FINAL | opcode, length))
-    elif length < 1 << 16:
-        header = bytes((_FINAL | opcode, 126)) + length.to_bytes(2)
-    else:
-        header = bytes((_FINAL | opcode, 127)) + length.to_bytes(8)
-    return header + payload
+        return bytes((_FINAL | opcode, masked | length))
+    if length < 1 << 16:
+        return bytes((_FINAL | opcode, masked | 126)) + length.to_bytes(2)
+    return bytes((_FINAL | opcode, masked | 127)) + length.to_bytes(8)

@@ -39,6 +39,7 @@ LARGEST: Final = 64 * 1024  # bytes in one message; Twilio's have about 400
 READ_AT_ONCE: Final = 64 * 1024  # bytes; all that waits on a healthy connection, in one system call
 SEND_WITHIN: Final = 5.0  # seconds for a write and those before it; who takes longer has stopped reading
 FAREWELL_WITHIN: Final = 1.0  # seconds for writing a close frame
+SHORTEST_WAIT: Final = 0.001  # seconds; 0 would mean: never wait
 LINGER_FOR: Final = 1.0  # seconds for the peer to read our close frame and hang up
 LINGER_BYTES: Final = 1024 * 1024  # at most so much of what it still sends is thrown away meanwhile
 REST_AFTER: Final = 64  # messages, or KiB, taken without a pause; then other greenlets have their turn
@@ -81,19 +82,34 @@ class MediaSocket:
         return taken
 
     def receive(self, timeout: float | None = None) -> str | bytes | None:
-        """The next message, or None once the connection is over. TimeoutError if none is whole after `timeout` s."""
-        deadline = None if timeout is None else monotonic() + timeout
-        while True:
-            self._rest_now_and_then()
-            if self.closed:
-                return None
-            if not self._inbox:
-                self._read(deadline)
-                continue
+        """The next message; None once the connection is over. TimeoutError if none is whole after `timeout` s."""
+        self._await_item(timeout)
+        if self.closed:
+            return None
+        item = self._inbox.popleft()
+        if isinstance(item, str | bytes):
+            return item
+        self._part(item)
+        return None
+
+    def receive_all(self, timeout: float | None = None) -> list[str | bytes]:
+        """All messages that have come, one at least; none once the connection is over. TimeoutError as `receive`.
+
+        Whoever rests between two calls finds more in each, and a wake-up costs more than reading a message.
+        """
+        self._await_item(timeout)
+        messages: list[str | bytes] = []
+        while self._inbox and not self.closed:
             item = self._inbox.popleft()
             if isinstance(item, str | bytes):
-                return item
-            self._part(item)
+                messages.append(item)
+                continue
+            if messages:
+                self._inbox.appendleft(item)
+            else:
+                self._part(item)
+            break
+        return messages
 
     def send(self, message: str | bytes) -> None:
         """Sends one message. WebSocketError if the connection is over, or now is because the peer does not read."""
@@ -105,6 +121,14 @@ class MediaSocket:
         """Says goodbye and hangs up, within `FAREWELL_WITHIN` and `LINGER_FOR`. Does nothing the second time."""
         farewell = frames.encode_close(code, reason)
         self._end(code, _sentence("We closed the connection", reason), farewell)
+
+    def _await_item(self, timeout: float | None) -> None:
+        """Returns when something is in the inbox, or nothing will be."""
+        deadline = None if timeout is None else monotonic() + timeout
+        self._rest_now_and_then()
+        while not self._inbox and not self.closed:
+            self._read(deadline)
+            self._rest_now_and_then()
 
     def _rest_now_and_then(self) -> None:
         """Lets others run: a socket that always has more never waits, and gevent switches only in a wait."""
@@ -138,14 +162,15 @@ class MediaSocket:
                 self._write(bytes(pongs))
 
     def _recv(self, deadline: float | None) -> bytes:
-        """Some bytes, or none when there will be none."""
-        late = TimeoutError("No message came in time.")
+        """Some bytes, or none when there will be none. The socket's own timeout costs nothing while bytes are there."""
+        self._socket.settimeout(None if deadline is None else max(deadline - monotonic(), SHORTEST_WAIT))
         try:
-            with gevent.Timeout(None if deadline is None else max(deadline - monotonic(), 0), late):
-                return self._socket.recv(READ_AT_ONCE)
-        except OSError as error:  # the network's own TimeoutError among them
-            if error is late:
-                raise
+            return self._socket.recv(READ_AT_ONCE)
+        except TimeoutError as late:
+            if late.errno is not None:  # the network gave up, not we
+                return b""
+            raise TimeoutError("No message came in time.") from None
+        except OSError:
             return b""
 
     def _write(self, data: bytes) -> None:
@@ -162,6 +187,7 @@ class MediaSocket:
             if self._torn:
                 raise WebSocketError("A frame was left half written.")
             self._torn = True
+            self._socket.settimeout(within)  # not what is left of a reader's
             self._socket.sendall(data)
             self._torn = False
 

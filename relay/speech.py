@@ -114,6 +114,11 @@ class SpeechClient:
         if self._buffer.waiting >= self._chunk:
             self._wake.set()
 
+    @property
+    def missing_ms(self) -> float:
+        """How much audio has still to come until there is one more chunk of it."""
+        return (self._chunk - self._buffer.waiting % self._chunk) / SAMPLES_PER_MS
+
     def finish(self) -> None:
         """No more audio will come."""
         self._buffer.finished = True

@@ -6,8 +6,8 @@ TwiML: https://www.twilio.com/docs/voice/twiml/stream
 
 from __future__ import annotations
 
-from base64 import b64decode
-from binascii import Error as Base64Error
+import re
+from binascii import a2b_base64
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from xml.sax.saxutils import quoteattr
@@ -37,10 +37,40 @@ PARAMETERS_AT_MOST: Final = 99  # Twilio's REST API allows Parameter1 to Paramet
 _Json = Mapping[str, Any]
 
 
-def parse(message: str | bytes | bytearray) -> MediaStreamEvent:
+# A media message as Twilio spells it, up to the payload. Nearly every message is one, and reading it like this takes a
+# third of the time that making a tree of its JSON does.
+_MEDIA: Final = re.compile(
+    r'\{"event":"media","sequenceNumber":"([0-9]{1,18})","media":'
+    r'\{"track":"((?:in|out)bound)","chunk":"[0-9]{1,18}","timestamp":"([0-9]{1,18})","payload":"'
+)
+_MEDIA_END: Final = re.compile(r'"\},"streamSid":"([A-Za-z0-9]{1,64})"\}')
+_TRACKS: Final = {str(track): track for track in Track}
+
+
+def parse(message: str | bytes) -> MediaStreamEvent:
     """The event a message tells of. Total: whatever comes, an event is returned and nothing is raised."""
     if not isinstance(message, str):
         return Malformed("a binary message, where Twilio sends text only")
+    return _spelled_as_usual(message) or _parse_json(message)
+
+
+def _spelled_as_usual(message: str) -> Media | None:
+    """A media message in Twilio's own spelling; None for any other, which then is read as the JSON it is."""
+    if (head := _MEDIA.match(message)) is None:
+        return None
+    start = head.end()
+    end = message.find('"', start)
+    if (tail := _MEDIA_END.fullmatch(message, end)) is None:
+        return None
+    sequence, track, timestamp = head.groups()
+    try:
+        audio = a2b_base64(message[start:end], strict_mode=True)
+    except ValueError:
+        return None
+    return Media(tail[1], int(sequence), _TRACKS[track], int(timestamp), audio)
+
+
+def _parse_json(message: str) -> MediaStreamEvent:
     try:
         said = orjson.loads(message)
     except orjson.JSONDecodeError:
@@ -142,8 +172,8 @@ def _audio(payload: object) -> bytes:
     if not isinstance(payload, str):
         raise ValueError("a payload that is not text")
     try:
-        return b64decode(payload, validate=True)
-    except Base64Error:
+        return a2b_base64(payload, strict_mode=True)
+    except ValueError:
         raise ValueError("a payload that is not base64") from None
 
 

@@ -112,6 +112,11 @@ def test_payloads_of_any_length_stay_in_step_with_whole_milliseconds(lengths: li
 # --- The interleaver --------------------------------------------------------------------------------------------
 
 
+def step(interleaver: Interleaver, side: int, piece: Piece) -> list[Piece]:
+    interleaver.add(side, piece)
+    return interleaver.ready()
+
+
 def together(pieces: list[Piece]) -> tuple[bytes, bytes]:
     audio = b"".join(piece.audio for piece in pieces)
     return audio[0::2], audio[1::2]
@@ -119,13 +124,13 @@ def together(pieces: list[Piece]) -> tuple[bytes, bytes]:
 
 def test_two_tracks_take_turns_sample_by_sample() -> None:
     interleaver = Interleaver()
-    assert interleaver.add(0, Piece(0, b"\x01\x02")) == []
-    assert interleaver.add(1, Piece(0, b"\x11\x12")) == [Piece(0, b"\x01\x11\x02\x12")]
+    assert step(interleaver, 0, Piece(0, b"\x01\x02")) == []
+    assert step(interleaver, 1, Piece(0, b"\x11\x12")) == [Piece(0, b"\x01\x11\x02\x12")]
 
 
 def test_a_track_nobody_answers_on_is_hardly_waited_for() -> None:
     interleaver = Interleaver()
-    ready = [piece for n in range(10) for piece in interleaver.add(0, Piece(n * FRAME, frame(1)))]
+    ready = [piece for n in range(10) for piece in step(interleaver, 0, Piece(n * FRAME, frame(1)))]
     caller, callee = together(ready)
     assert len(caller) == 10 * FRAME - Interleaver.WAIT_ABSENT
     assert set(callee) == {SILENCE}
@@ -133,11 +138,11 @@ def test_a_track_nobody_answers_on_is_hardly_waited_for() -> None:
 
 def test_a_track_that_begins_late_loses_nothing() -> None:
     interleaver = Interleaver()
-    ready = [piece for n in range(10) for piece in interleaver.add(0, Piece(n * FRAME, frame(1)))]
+    ready = [piece for n in range(10) for piece in step(interleaver, 0, Piece(n * FRAME, frame(1)))]
     late = Timeline()
     for n in range(10, 20):
-        ready += interleaver.add(0, Piece(n * FRAME, frame(1)))
-        ready += interleaver.add(1, late.place(n * 20, frame(2)))
+        ready += step(interleaver, 0, Piece(n * FRAME, frame(1)))
+        ready += step(interleaver, 1, late.place(n * 20, frame(2)))
     ready += interleaver.flush()
     caller, callee = together(ready)
     assert caller == frame(1, 20 * FRAME)
@@ -147,21 +152,21 @@ def test_a_track_that_begins_late_loses_nothing() -> None:
 def test_a_stall_as_they_happen_on_real_calls_is_waited_for() -> None:
     interleaver, ready = Interleaver(), []
     for n in range(5):
-        ready += interleaver.add(0, Piece(n * FRAME, frame(1)))
-        ready += interleaver.add(1, Piece(n * FRAME, frame(2)))
+        ready += step(interleaver, 0, Piece(n * FRAME, frame(1)))
+        ready += step(interleaver, 1, Piece(n * FRAME, frame(2)))
     for n in range(5, 17):  # 240 ms of one track alone
-        ready += interleaver.add(0, Piece(n * FRAME, frame(1)))
+        ready += step(interleaver, 0, Piece(n * FRAME, frame(1)))
     for n in range(5, 17):
-        ready += interleaver.add(1, Piece(n * FRAME, frame(2)))
+        ready += step(interleaver, 1, Piece(n * FRAME, frame(2)))
     assert together(ready) == (frame(1, 17 * FRAME), frame(2, 17 * FRAME))
     assert interleaver.cut == 0
 
 
 def test_a_track_that_falls_away_holds_the_other_up_only_once() -> None:
     interleaver = Interleaver()
-    interleaver.add(0, Piece(0, frame(1)))
-    interleaver.add(1, Piece(0, frame(2)))
-    ready = [piece for n in range(1, 100) for piece in interleaver.add(0, Piece(n * FRAME, frame(1)))]
+    step(interleaver, 0, Piece(0, frame(1)))
+    step(interleaver, 1, Piece(0, frame(2)))
+    ready = [piece for n in range(1, 100) for piece in step(interleaver, 0, Piece(n * FRAME, frame(1)))]
     assert sum(len(piece.audio) for piece in ready) // 2 == 99 * FRAME - Interleaver.WAIT_ABSENT
 
 
@@ -169,9 +174,9 @@ def test_a_track_that_is_always_later_is_heard_again_after_its_first_frames() ->
     """Were it cut for ever, every word of one side would be lost to a constant skew."""
     interleaver, ready = Interleaver(), []
     for n in range(100):
-        ready += interleaver.add(0, Piece(n * FRAME, frame(1)))
+        ready += step(interleaver, 0, Piece(n * FRAME, frame(1)))
         if n >= 10:
-            ready += interleaver.add(1, Piece((n - 10) * FRAME, frame(2)))
+            ready += step(interleaver, 1, Piece((n - 10) * FRAME, frame(2)))
     caller, callee = together([*ready, *interleaver.flush()])
     assert caller == frame(1, 100 * FRAME)
     assert callee.count(2) == 90 * FRAME - interleaver.cut
@@ -180,11 +185,11 @@ def test_a_track_that_is_always_later_is_heard_again_after_its_first_frames() ->
 
 def test_after_a_long_gap_both_go_on_where_the_audio_does() -> None:
     interleaver = Interleaver()
-    interleaver.add(0, Piece(0, frame(1)))
-    interleaver.add(1, Piece(0, frame(2)))
+    step(interleaver, 0, Piece(0, frame(1)))
+    step(interleaver, 1, Piece(0, frame(2)))
     start = 60_000 * SAMPLES_PER_MS
-    interleaver.add(0, Piece(start, frame(3)))
-    assert interleaver.add(1, Piece(start, frame(4))) == [Piece(start, b"\x03\x04" * FRAME)]
+    step(interleaver, 0, Piece(start, frame(3)))
+    assert step(interleaver, 1, Piece(start, frame(4))) == [Piece(start, b"\x03\x04" * FRAME)]
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(1, 400)), max_size=80))
@@ -194,7 +199,7 @@ def test_whatever_the_order_both_tracks_come_out_whole_and_in_step(steps: list[t
     interleaver.WAIT_ABSENT = Interleaver.WAIT  # type: ignore[misc]
     for side, samples in steps:
         samples = min(samples, ends[1 - side] + Interleaver.WAIT - ends[side])
-        ready += interleaver.add(side, Piece(ends[side], frame(side + 1, samples)))
+        ready += step(interleaver, side, Piece(ends[side], frame(side + 1, samples)))
         ends[side] += samples
     ready += interleaver.flush()
     assert [piece.start for piece in ready] == [

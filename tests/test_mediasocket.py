@@ -333,6 +333,9 @@ def test_endless_noise_does_not_put_the_deadline_off(noise: bytes) -> None:
     """A read that never waits is never interrupted, so the deadline has to be looked at besides."""
 
     class Hose:
+        def settimeout(self, seconds: float | None) -> None:
+            pass
+
         def recv(self, size: int) -> bytes:
             return noise * (size // len(noise))
 
