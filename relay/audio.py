@@ -81,14 +81,17 @@ class Timeline:
 
     def place(self, timestamp_ms: int, audio: bytes) -> Piece:
         """The audio, with silence before it or a repeat cut off it, and where it belongs. May be empty."""
-        start = timestamp_ms * SAMPLES_PER_MS + self._offset
-        ahead = start - self.end
+        start = self.end
+        ahead = timestamp_ms * SAMPLES_PER_MS + self._offset - start
+        if -self.ROUNDING <= ahead <= self.ROUNDING:  # as nearly always
+            self.end = start + len(audio)
+            return Piece(start, audio)
         if ahead > self.JUMP_AT_MOST or ahead < -self.REPEAT_AT_MOST:
             self._offset -= ahead
             ahead = 0
-        if ahead > self.ROUNDING:
+        if ahead > 0:
             return self._after_gap(ahead, audio)
-        if ahead < -self.ROUNDING:
+        if ahead < 0:
             self.repeated += min(-ahead, len(audio))
             audio = audio[-ahead:]
         return self._append(self.end, audio)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from time import monotonic
 from typing import Final, Protocol
@@ -47,6 +48,7 @@ START_WITHIN: Final = 10.0  # seconds from the socket's opening to `start`; Twil
 LAST_LOOK: Final = 0.1  # seconds we read on when the deadline has passed: the process may have been asleep
 STALE_AFTER: Final = 5.0  # seconds without media, after which a newer stream of the same tracks takes over
 FRAME_MS: Final = 20  # of audio in one of Twilio's media messages; in practice, it is not documented
+TICK_MS: Final = 10  # between two moments at which streams wake; up to so much delay is added to a chunk's own
 TELL_EVERY: Final = 500  # media messages between two counts: ten seconds of one track
 COMPLAINTS_AT_MOST: Final = 20  # kinds of trouble told for one stream
 
@@ -89,12 +91,11 @@ class Feed:
         """How much audio has still to come until there is one more chunk to send."""
         return self.client.missing_ms
 
-    def hear(self, track: Track, piece: Piece) -> None:
-        """Takes audio of one of its tracks."""
-        if self._interleaver is not None:
-            self._interleaver.add(self.tracks.index(track), piece)
-        elif piece.audio:
-            self.client.send(piece)
+    def ear(self, track: Track) -> Callable[[Piece], None]:
+        """What takes the audio of one of its tracks."""
+        if self._interleaver is None:
+            return self.client.send
+        return partial(self._interleaver.add, self.tracks.index(track))
 
     def pass_on(self) -> None:
         """Gives the client what is ready: of two tracks, what both have."""
@@ -110,6 +111,14 @@ class Feed:
     def _send(self, pieces: Iterable[Piece]) -> None:
         for piece in pieces:
             self.client.send(piece)
+
+
+class Side:
+    """One track of a stream: its audio's place in time, and who hears it."""
+
+    def __init__(self) -> None:
+        self.timeline = Timeline()
+        self.ears: list[Callable[[Piece], None]] = []
 
 
 class Switchboard:
@@ -177,15 +186,17 @@ class Stream:
         self._socket = socket
         self._path = path
         self._call: CallInfo | None = None
+        self._stream_sid = ""
+        self._sides: dict[Track, Side] = {}
         self._feeds: list[Feed] = []
-        self._timelines: dict[Track, Timeline] = {}
         self._standby = False  # another stream has our tracks
         self._replaced = False
         self._frames = 0
-        self._sequence: int | None = None
+        self._sequence = 1  # of the newest message; `start` has this one
         self._missing_messages = 0
         self._complaints: set[str] = set()
         self._deadline = monotonic() + START_WITHIN  # for the next message that makes sense
+        self._made_sense = False  # has any message of the newest ones
         self._heard_at = monotonic()
 
     @property
@@ -217,31 +228,37 @@ class Stream:
             if not messages:
                 return "replaced by a newer stream" if self._replaced else self._socket.close_reason
             for message in messages:
-                if reason := self._take(parse(message), message):
+                event = parse(message)
+                if type(event) is Media:
+                    self._media(event)
+                elif reason := self._take(event, message):
                     return reason
+            if self._made_sense:
+                self._alive()
+            elif monotonic() > self._deadline:
+                return self._silence()
             for feed in self._feeds:
                 feed.pass_on()
-            if monotonic() > self._deadline:
-                return self._silence()
             self._rest()
 
     def _rest(self) -> None:
-        """Sleeps until the next chunk is about to be whole: a wake-up costs more than reading what it is for.
+        """Sleeps until the next chunk is whole, or the next tick may bring what it still lacks.
 
-        The last frame of the chunk is never slept over: it is at most a frame's time away, and read when it comes.
+        Waking up costs more than reading what one is woken for, so streams wake on common ticks, several at a time.
         """
-        missing_ms = max((feed.missing_ms for feed in self._feeds), default=0)
-        if missing_ms > FRAME_MS:
-            gevent.sleep(missing_ms / 1000)
+        missing_ms = max((feed.missing_ms for feed in self._feeds), default=0.0)
+        if missing_ms:
+            pause_ms = missing_ms if missing_ms > FRAME_MS else TICK_MS
+            now_ms = monotonic() * 1000
+            wake_ms = round(now_ms / TICK_MS) * TICK_MS + pause_ms
+            gevent.sleep(max(0.0, wake_ms - now_ms) / 1000)
 
     def _silence(self) -> str:
         return "Twilio sent nothing more" if self._call else "no start message came"
 
     def _take(self, event: MediaStreamEvent, message: str | bytes) -> str | None:
-        """Acts on one message; gives the reason when it was the last."""
+        """Acts on a message other than media; gives the reason when it was the last."""
         match event:
-            case Media():
-                self._media(event)
             case Connected():
                 self._tell(MessageReceived("connected", _shown(message)))
             case Started():
@@ -266,8 +283,9 @@ class Stream:
         self._call = CallInfo(event.call_sid, event.stream_sid, event.tracks)
         self._tell(MessageReceived("start", _shown(message)))
         self._tell(StreamBegun())
-        self._timelines = {track: Timeline() for track in event.tracks}
-        self._alive()
+        self._stream_sid = event.stream_sid
+        self._sides = {track: Side() for track in event.tracks}
+        self._made_sense = True
         self._transcribe(self._call)
         return None
 
@@ -285,6 +303,8 @@ class Stream:
             self._tell(NotTranscribed(listening.why_not))
         else:
             self._feeds = [feed for service in listening.services for feed in self._feeds_for(service, call, tracks)]
+            for track in tracks:
+                self._sides[track].ears = [feed.ear(track) for feed in self._feeds if track in feed.tracks]
 
     def _feeds_for(self, service: SpeechService, call: CallInfo, tracks: tuple[Track, ...]) -> Iterable[Feed]:
         together = self._settings.tracks == "together" and len(tracks) <= service.traits.tracks
@@ -302,21 +322,34 @@ class Stream:
             yield Feed(client, share)
 
     def _media(self, event: Media) -> None:
-        if not self._in_order(event) or self._call is None:
-            return
-        timeline = self._timelines.get(event.track)
-        if timeline is None:
-            self._complain(f"brings the {event.track} track, which its start did not name")
-            return
+        """Happens 100 times a second in each call, so what is rare is done elsewhere."""
+        side = self._sides.get(event.track)
+        if side is None or self._standby or event.stream_sid != self._stream_sid:
+            side = self._side_of(event)
+            if side is None:
+                return
+        if event.sequence != self._sequence + 1:
+            self._count_missing(event.sequence)
+        self._sequence = event.sequence
+        self._made_sense = True
         self._frames += 1
         if self._frames == 1 or self._frames % TELL_EVERY == 0:
             self._tell(MediaReceived(self._frames, len(event.audio)))
+        piece = side.timeline.place(event.timestamp_ms, event.audio)
+        for hear in side.ears:
+            hear(piece)
+
+    def _side_of(self, event: Media) -> Side | None:
+        """Where audio goes that is not plainly this stream's; None for nowhere."""
+        if self._call is None or event.stream_sid != self._call.stream_sid:
+            self._in_order(event)
+            return None
+        if event.track not in self._sides:
+            self._complain(f"brings the {event.track} track, which its start did not name")
+            return None
         if self._standby:
             self._transcribe(self._call)
-        piece = timeline.place(event.timestamp_ms, event.audio)
-        for feed in self._feeds:
-            if event.track in feed.tracks:
-                feed.hear(event.track, piece)
+        return self._sides[event.track]
 
     def _in_order(self, event: Media | Dtmf | Mark | Stopped) -> bool:
         """Whether a message belongs to this stream; counts those that are missing before it."""
@@ -326,13 +359,17 @@ class Stream:
         if event.stream_sid != self._call.stream_sid:
             self._complain("brings messages of another stream, which are ignored")
             return False
-        if self._sequence is not None:
-            self._missing_messages += max(0, event.sequence - self._sequence - 1)
+        self._count_missing(event.sequence)
         self._sequence = event.sequence
-        self._alive()
+        self._made_sense = True
         return True
 
+    def _count_missing(self, sequence: int) -> None:
+        """Twilio numbers all messages of a stream from its start on, which is 1."""
+        self._missing_messages += max(0, sequence - self._sequence - 1)
+
     def _alive(self) -> None:
+        self._made_sense = False
         self._heard_at = monotonic()
         self._deadline = self._heard_at + self._settings.media_silence_s
 
@@ -351,7 +388,7 @@ class Stream:
 
     def _summary(self, reason: str) -> StreamEnded:
         tallies = [feed.client.tally for feed in self._feeds]
-        timelines = self._timelines.values()
+        timelines = [side.timeline for side in self._sides.values()]
         return StreamEnded(
             reason=printable(reason),
             duration_ms=max((timeline.end for timeline in timelines), default=0) // SAMPLES_PER_MS,

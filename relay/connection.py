@@ -23,6 +23,7 @@ from relay.protocol import Message, SpeechProtocol
 
 LARGEST_ANSWER: Final = 4 * 1024 * 1024  # bytes; a transcript's message has a few thousand
 SEND_BUFFER: Final = 16 * 1024  # bytes the kernel may hold: with its default of megabytes a stall shows after minutes
+READ_AT_ONCE: Final = 16 * 1024  # bytes; a transcript's message and a TLS record both fit
 POLITENESS: Final = 1.0  # seconds we try to say goodbye
 
 
@@ -55,6 +56,14 @@ class _Socket(websocket.WebSocket):
     def __init__(self) -> None:
         super().__init__(sockopt=[(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)], skip_utf8_validation=True)
         self.frame_buffer = _BoundedFrames(self._recv, skip_utf8_validation=True)
+        self._read_ahead = b""
+
+    def _recv(self, bufsize: int) -> bytes:
+        """Reads what has come in one go; the library asks for a frame's header, length and payload one by one."""
+        if not self._read_ahead:
+            self._read_ahead = super()._recv(READ_AT_ONCE)  # type: ignore[no-untyped-call]
+        data, self._read_ahead = self._read_ahead[:bufsize], self._read_ahead[bufsize:]
+        return data
 
     def send_close(self, status: int = websocket.STATUS_NORMAL, reason: str | bytes = b"") -> None:
         with suppress(websocket.WebSocketException, OSError):
@@ -94,7 +103,8 @@ class Connection:
         with self._errors_as_lost(), self._socket.lock:  # the library's own: a pong may be under way
             if (sock := self._socket.sock) is None:
                 raise websocket.WebSocketConnectionClosedException("it was let go of")
-            sock.sendall(frame)
+            if (sent := sock.send(frame)) < len(frame):  # sendall asks for the buffer's size first, at each call
+                sock.sendall(frame[sent:])
 
     def ping(self) -> None:
         """Asks whether anyone is there; the answer moves `last_heard`."""

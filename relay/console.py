@@ -36,6 +36,7 @@ from relay.protocol import CallInfo
 from relay.text import printable
 
 LINES_KEPT: Final = 5000  # for a terminal that is held up (Ctrl-S, a pager); what comes on top is dropped and counted
+LINES_EVERY: Final = 0.05  # seconds between two writes: waking a thread for each line costs more than all else of it
 LONGEST_TEXT: Final = 10_000  # characters of one transcript
 LONGEST_MESSAGE: Final = 2000  # characters of one message of Twilio's
 RULE: Final = "=" * 60
@@ -77,6 +78,8 @@ class Outlet:
                 lines.append(f"({self._dropped} lines were dropped here while nobody read them)")
                 self._dropped = 0
             pool.apply(_write, (self._descriptor, "".join(f"{line}\n" for line in lines).encode(errors="replace")))
+            if not self._closed:
+                gevent.sleep(LINES_EVERY)
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -120,7 +120,8 @@ class FrameDecoder:
         have, start = len(data), 0
         while have >= (end := start + 2):
             first, second = data[start], data[start + 1]
-            self._judge(first, second)
+            if first != _WHOLE_TEXT or self._opcode or second < _MASKED:
+                self._judge(first, second)
             length, body = second & 0x7F, start + 6
             if length > 125:  # the length itself stands in the next 2 or 8 bytes
                 body += 2 if length == 126 else 8
@@ -138,8 +139,6 @@ class FrameDecoder:
 
     def _judge(self, first: int, second: int) -> None:
         """Refuses a frame by its first two bytes, before any of its payload has come."""
-        if first == _WHOLE_TEXT and second & _MASKED and not self._opcode:
-            return
         opcode = first & 0x0F
         if first & _RESERVED:
             raise _Broken(PROTOCOL_ERROR, "a frame has reserved bits set")

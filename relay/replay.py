@@ -40,6 +40,11 @@ class Clock:
             self._positions.append(position)
         self.sent += samples
 
+    @property
+    def is_the_calls(self) -> bool:
+        """Whether both clocks have told the same time so far."""
+        return len(self._sent) <= 1 and self._positions in ([], [0])
+
     def start(self, sent: int) -> int:
         """Where on the call's clock the sample lies that was sent after so many others."""
         anchor = max(0, bisect_right(self._sent, sent) - 1)

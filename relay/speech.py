@@ -110,6 +110,8 @@ class SpeechClient:
 
     def send(self, piece: Piece) -> None:
         """Takes audio that follows all that came before; tracks' bytes take turns. Never waits."""
+        if not piece.audio:
+            return
         self._buffer.add(piece)
         if self._buffer.waiting >= self._chunk:
             self._wake.set()
