@@ -31,13 +31,19 @@ from relay.web.server import Server, run_until_told
 
 LAST_LINES_WITHIN: Final = 2.0  # seconds the terminal gets to take what was still to be said
 
+MARKS: Final = {True: "ok   ", False: "to do", None: "  -  "}  # of the doctor's findings
+
 NO_KEY: Final = "DEEPGRAM_API_KEY is not set; put your key into .env, or try `python app.py demo`, which needs none"
 
 
 def environment() -> Mapping[str, str]:
     """The environment, and below it what `.env` says, looked for here and in the folders above."""
-    written = {name: value for name, value in dotenv_values(find_dotenv(usecwd=True)).items() if value is not None}
-    return {**written, **os.environ}
+    path = find_dotenv(usecwd=True)
+    try:
+        written = dotenv_values(path, encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path} should be UTF-8 text; save it as that.") from None
+    return {**{name: value for name, value in written.items() if value is not None}, **os.environ}
 
 
 def speech_service(environ: Mapping[str, str]) -> SpeechService:
@@ -210,8 +216,8 @@ def doctor() -> None:
         service = trouble
     all_well = True
     for finding in examine(settings, service):
-        all_well &= finding.well
-        click.echo(f"{'ok   ' if finding.well else 'to do'}  {finding.sentence}")
+        all_well &= finding.well is not False
+        click.echo(f"{MARKS[finding.well]}  {finding.sentence}")
     click.echo(
         f"\nInto the TwiML of your calls, before <Dial>:\n\n{twiml(media_url(settings.public_url) or 'wss://HOST/media')}"
     )

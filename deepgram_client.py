@@ -48,6 +48,7 @@ _FIRST_SILENCE_MS: Final = 100  # sent for want of audio: a KeepAlive does not c
 _LANGUAGE: Final = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*|multi")
 _MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _REDACTIONS: Final = ("true", "pci", "numbers", "aggressive_numbers", "ssn")
+_LONGEST_S: Final = 1_000_000  # of a connection, eleven days: what is beyond that is no time of a call
 _LONGEST_TAG: Final = 128
 _KEYTERM_TOKENS: Final = 500
 
@@ -184,12 +185,17 @@ class DeepgramProtocol:
         self._tracks = tracks
         self._has_audio = False
         self._paused: set[Track] = set()  # tracks whose last final ended its utterance
+        self._request = ""  # how Deepgram's support finds this connection
 
     def endpoint(self) -> Endpoint:
         """`/v1/listen` with our options; the key goes into a header."""
         query = urlencode(_options(self._settings, self._call, len(self._tracks)))
         key = self._settings.api_key or ""
         return Endpoint(f"{self._settings.url}/v1/listen?{query}", {"Authorization": f"Token {key}"})
+
+    def accepted(self, headers: Mapping[str, str]) -> None:
+        """Keeps the request's id, which every handshake is answered with."""
+        self._request = printable(headers.get("dg-request-id", ""))
 
     def audio(self, chunk: bytes) -> list[Message]:
         """The audio as it is; but an empty binary message would end the stream."""
@@ -220,7 +226,7 @@ class DeepgramProtocol:
             return [Malformed("JSON of no type")]
         try:
             return self._read(kind, said)
-        except (KeyError, IndexError, TypeError, ValueError, OverflowError):
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError, AttributeError):
             return [Malformed(f"{kind[:40]} not in its documented shape")]
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
@@ -240,7 +246,7 @@ class DeepgramProtocol:
 
     def closed(self, code: int, reason: str) -> ServiceError:
         """What a close frame means: docs/stt-troubleshooting-websocket-data-and-net-errors"""
-        said = f"{code} {printable(reason)}".strip()
+        said = f"{code} {printable(reason)}".strip() + (f", request {self._request}" if self._request else "")
         if code == 1008:
             return Refused(f"Deepgram could not read the audio ({said})")
         if code == 1011:
@@ -272,7 +278,7 @@ class DeepgramProtocol:
             is_final=said.get("is_final") is True,
             words=tuple(map(_word, best.get("words") or ())),
             confidence=float(best.get("confidence") or 0),
-            language=next(iter(best.get("languages") or ()), None),
+            language=next((str(language)[:20] for language in best.get("languages") or ()), None),
             ends_utterance=said.get("speech_final") is True,
         )
         if transcript.text:
@@ -333,16 +339,19 @@ def _yes_no(value: bool) -> str:
 
 
 def _word(said: Mapping[str, Any]) -> Word:
+    speaker = said.get("speaker")
     return Word(
         text=str(said.get("punctuated_word") or said["word"]),
         start_ms=_ms(said["start"]),
         end_ms=_ms(said["end"]),
-        confidence=float(said["confidence"]),
-        speaker=said.get("speaker"),
+        confidence=float(said.get("confidence") or 0),
+        speaker=speaker if isinstance(speaker, int) else None,
     )
 
 
 def _ms(seconds: float) -> int:
+    if not 0 <= seconds <= _LONGEST_S:
+        raise ValueError("a time that is none")
     return round(seconds * 1000)
 
 

@@ -97,8 +97,9 @@ class Timeline:
         return self._append(self.end, audio)
 
     def _after_gap(self, gap: int, audio: bytes) -> Piece:
-        self.gaps += 1
-        self.missing += gap
+        if self.end:  # a track that begins late, as when nobody answers yet, lacks nothing
+            self.gaps += 1
+            self.missing += gap
         if gap > self.FILL_AT_MOST:
             return self._append(self.end + gap, audio)
         return self._append(self.end, silence(gap) + audio)

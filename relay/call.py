@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -189,6 +189,7 @@ class Stream:
         self._stream_sid = ""
         self._sides: dict[Track, Side] = {}
         self._feeds: list[Feed] = []
+        self._connected = False  # it has said so
         self._standby = False  # another stream has our tracks
         self._replaced = False
         self._frames = 0
@@ -231,7 +232,7 @@ class Stream:
                 event = parse(message)
                 if type(event) is Media:
                     self._media(event)
-                elif reason := self._take(event, message):
+                elif reason := self._take(event):
                     return reason
             if self._made_sense:
                 self._alive()
@@ -246,7 +247,7 @@ class Stream:
 
         Waking up costs more than reading what one is woken for, so streams wake on common ticks, several at a time.
         """
-        missing_ms = max((feed.missing_ms for feed in self._feeds), default=0.0)
+        missing_ms = min((feed.missing_ms for feed in self._feeds), default=0.0)
         if missing_ms:
             pause_ms = missing_ms if missing_ms > FRAME_MS else TICK_MS
             now_ms = monotonic() * 1000
@@ -254,15 +255,19 @@ class Stream:
             gevent.sleep(max(0.0, wake_ms - now_ms) / 1000)
 
     def _silence(self) -> str:
-        return "Twilio sent nothing more" if self._call else "no start message came"
+        if self._call is not None:
+            return "Twilio sent nothing more"
+        log.warning("a WebSocket was closed because no start message came")
+        return "no start message came"
 
-    def _take(self, event: MediaStreamEvent, message: str | bytes) -> str | None:
+    def _take(self, event: MediaStreamEvent) -> str | None:
         """Acts on a message other than media; gives the reason when it was the last."""
         match event:
-            case Connected():
-                self._tell(MessageReceived("connected", _shown(message)))
+            case Connected() if not self._connected:
+                self._connected = True
+                self._tell(MessageReceived("connected", _connected(event)))
             case Started():
-                return self._started(event, message)
+                return self._started(event)
             case Dtmf() | Mark():
                 self._in_order(event)
             case Stopped() if self._in_order(event):
@@ -273,7 +278,7 @@ class Stream:
                 self._complain(f"could not read a message: {printable(reason)}")
         return None
 
-    def _started(self, event: Started, message: str | bytes) -> str | None:
+    def _started(self, event: Started) -> str | None:
         if self._call is not None:
             self._complain("was started twice; the second start is ignored")
             return None
@@ -281,7 +286,7 @@ class Stream:
             self._complain(f"has audio we cannot handle: {event.media_format}")
             return "its audio is in a format we cannot handle"
         self._call = CallInfo(event.call_sid, event.stream_sid, event.tracks)
-        self._tell(MessageReceived("start", _shown(message)))
+        self._tell(MessageReceived("start", _start(event)))
         self._tell(StreamBegun())
         self._stream_sid = event.stream_sid
         self._sides = {track: Side() for track in event.tracks}
@@ -384,7 +389,7 @@ class Stream:
         if self._call is not None:
             self._tell(self._summary(reason))
         else:
-            log.warning("a WebSocket that never started a stream is over: %s", printable(reason))
+            log.info("a WebSocket that never started a stream is over: %s", printable(reason))
 
     def _summary(self, reason: str) -> StreamEnded:
         tallies = [feed.client.tally for feed in self._feeds]
@@ -418,13 +423,21 @@ def _name(call: CallInfo | None) -> str:
     return f"{printable(call.call_sid)}: the stream" if call else "a stream that has not started"
 
 
-def _shown(message: str | bytes) -> str:
-    """A message as it came, but for the values of its custom parameters, which may be tokens."""
-    said = orjson.loads(message)
-    start = said.get("start")
-    if isinstance(start, dict) and isinstance(parameters := start.get("customParameters"), Mapping):
-        start["customParameters"] = dict.fromkeys(parameters, "…")
-    return orjson.dumps(said).decode()
+def _connected(event: Connected) -> str:
+    return orjson.dumps({"event": "connected", "protocol": event.protocol, "version": event.version}).decode()
+
+
+def _start(event: Started) -> str:
+    """The message again, but for the values of its custom parameters, which may be tokens."""
+    form = event.media_format
+    start = {
+        "accountSid": event.account_sid,
+        "callSid": event.call_sid,
+        "tracks": event.tracks,
+        "mediaFormat": {"encoding": form.encoding, "sampleRate": form.sample_rate, "channels": form.channels},
+        "customParameters": dict.fromkeys(event.parameters, "…"),
+    }
+    return orjson.dumps({"event": "start", "streamSid": event.stream_sid, "start": start}).decode()
 
 
 def _median(delays: Iterable[int]) -> int | None:

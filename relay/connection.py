@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+import ssl
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
+from urllib.parse import urlsplit
 
 import gevent
 import websocket
@@ -21,9 +23,13 @@ from relay.errors import Lost, Refused
 from relay.frames import encode_masked
 from relay.protocol import Message, SpeechProtocol
 
+SWITCHING_PROTOCOLS: Final = 101  # the HTTP status of a WebSocket that is open
+LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")  # never behind a proxy, which the library would try all the same
+DIRECTLY: Final = {"http_proxy_host": "none", "http_no_proxy": ["*"]}  # it hears of exceptions only beside a proxy
 LARGEST_ANSWER: Final = 4 * 1024 * 1024  # bytes; a transcript's message has a few thousand
 SEND_BUFFER: Final = 16 * 1024  # bytes the kernel may hold: with its default of megabytes a stall shows after minutes
 READ_AT_ONCE: Final = 16 * 1024  # bytes; a transcript's message and a TLS record both fit
+REST_AFTER: Final = 64  # frames read without a pause; then other greenlets have their turn
 POLITENESS: Final = 1.0  # seconds we try to say goodbye
 
 
@@ -42,12 +48,21 @@ class Patience:
 
 
 class _BoundedFrames(frame_buffer):
-    """Refuses a frame by the size its header announces; the library would wait for all of it."""
+    """Refuses a message by the sizes its frames' headers announce; the library would wait for all of it."""
+
+    message = 0  # bytes of the one whose fragments are coming
 
     def recv_length(self) -> None:
         super().recv_length()
-        if self.length is not None and self.length > LARGEST_ANSWER:
-            raise websocket.WebSocketProtocolException("frame too large")
+        assert self.header is not None
+        assert self.length is not None
+        is_last, *_, opcode, _has_mask, _length = self.header
+        if opcode < websocket.ABNF.OPCODE_CLOSE:
+            self.message += self.length
+        if self.message > LARGEST_ANSWER or self.length > LARGEST_ANSWER:
+            raise websocket.WebSocketProtocolException("message too large")
+        if is_last and opcode < websocket.ABNF.OPCODE_CLOSE:
+            self.message = 0
 
 
 class _Socket(websocket.WebSocket):
@@ -57,13 +72,28 @@ class _Socket(websocket.WebSocket):
         super().__init__(sockopt=[(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)], skip_utf8_validation=True)
         self.frame_buffer = _BoundedFrames(self._recv, skip_utf8_validation=True)
         self._read_ahead = b""
+        self._unrested = 0  # frames
+
+    def recv_frame(self) -> websocket.ABNF:
+        """A service that always has more to say never lets us wait, and gevent switches only in a wait."""
+        self._unrested += 1
+        if self._unrested > REST_AFTER:
+            self._unrested = 0
+            gevent.sleep(0)
+        return super().recv_frame()  # type: ignore[no-untyped-call, no-any-return]
 
     def _recv(self, bufsize: int) -> bytes:
         """Reads what has come in one go; the library asks for a frame's header, length and payload one by one."""
-        if not self._read_ahead:
-            self._read_ahead = super()._recv(READ_AT_ONCE)  # type: ignore[no-untyped-call]
+        while not self._read_ahead:
+            with suppress(websocket.WebSocketTimeoutException):  # the socket's timeout is for writing
+                self._read_ahead = super()._recv(READ_AT_ONCE)  # type: ignore[no-untyped-call]
         data, self._read_ahead = self._read_ahead[:bufsize], self._read_ahead[bufsize:]
         return data
+
+    def open(self, url: str, headers: Mapping[str, str]) -> None:
+        """Connects. No redirect is followed: it would carry the key to another host."""
+        proxy = DIRECTLY if urlsplit(url).hostname in LOCAL_HOSTS else {}
+        self.connect(url, header=dict(headers), redirect_limit=0, **proxy)  # type: ignore[no-untyped-call]
 
     def send_close(self, status: int = websocket.STATUS_NORMAL, reason: str | bytes = b"") -> None:
         with suppress(websocket.WebSocketException, OSError):
@@ -83,24 +113,27 @@ class Connection:
         endpoint = protocol.endpoint()
         try:
             with gevent.Timeout(patience.connect, Lost(f"{name} did not answer within {patience.connect:g} s")):
-                # No redirect is followed: it would carry the key to another host.
-                self._socket.connect(  # type: ignore[no-untyped-call]
-                    endpoint.url, header=dict(endpoint.headers), redirect_limit=0
-                )
+                self._socket.open(endpoint.url, endpoint.headers)
         except websocket.WebSocketBadStatusException as refusal:
-            headers = {name.lower(): value for name, value in (refusal.resp_headers or {}).items()}
-            raise protocol.refused(refusal.status_code, headers, refusal.resp_body or b"") from None
+            raise protocol.refused(
+                refusal.status_code, _lower(refusal.resp_headers), refusal.resp_body or b""
+            ) from None
+        except ssl.SSLCertVerificationError as trouble:
+            raise Refused(f"{name}'s certificate cannot be verified ({_short(trouble)})") from None
+        except (websocket.WebSocketException, OSError) as trouble:
+            if (status := self._socket.getstatus()) is not None and status != SWITCHING_PROTOCOLS:  # a redirect
+                raise protocol.refused(status, {}, b"") from None
+            raise Lost(f"{name} could not be connected to ({_short(trouble)})") from None
         except ValueError:
             raise Refused(f"{name}'s address is not one that can be connected to") from None
-        except (websocket.WebSocketException, OSError) as trouble:
-            raise Lost(f"{name} could not be connected to ({_short(trouble)})") from None
+        protocol.accepted(_lower(self._socket.getheaders()))
         self._socket.settimeout(patience.send)  # for writing; a reader whom it wakes reads on
         self.last_heard = monotonic()
 
     def send(self, message: Message) -> None:
         """Sends one message. Raises Lost when the connection is gone or takes nothing."""
         frame = encode_masked(message, os.urandom(4))
-        with self._errors_as_lost(), self._socket.lock:  # the library's own: a pong may be under way
+        with self._errors_as_lost(), gevent.Timeout(self._patience.send, TimeoutError()), self._socket.lock:
             if (sock := self._socket.sock) is None:
                 raise websocket.WebSocketConnectionClosedException("it was let go of")
             if (sent := sock.send(frame)) < len(frame):  # sendall asks for the buffer's size first, at each call
@@ -114,7 +147,7 @@ class Connection:
     def receive(self) -> Message:
         """The next message, awaited without a deadline. Raises what the protocol makes of a close frame, or Lost."""
         while True:
-            with self._errors_as_lost(), suppress(websocket.WebSocketTimeoutException):
+            with self._errors_as_lost():
                 opcode, frame = self._socket.recv_data_frame(control_frame=True)
                 self.last_heard = monotonic()
                 if opcode == websocket.ABNF.OPCODE_TEXT:
@@ -126,10 +159,12 @@ class Connection:
 
     def close(self) -> None:
         """Says goodbye if it can be said at once, and lets go. Whoever is sending or receiving gets Lost."""
-        with gevent.Timeout(POLITENESS, False):  # type: ignore[arg-type]  # False: it ends in silence
-            if self._socket.connected:
-                self._socket.send_close()
-        self._socket.shutdown()  # type: ignore[no-untyped-call]
+        try:
+            with gevent.Timeout(POLITENESS, False):  # type: ignore[arg-type]  # False: it ends in silence
+                if self._socket.connected:
+                    self._socket.send_close()
+        finally:
+            self._socket.shutdown()  # type: ignore[no-untyped-call]
 
     @contextmanager
     def _errors_as_lost(self) -> Iterator[None]:
@@ -148,7 +183,7 @@ def knock(url: str, within: float = 10.0) -> None:
     door = _Socket()
     try:
         with gevent.Timeout(within, Lost(f"no answer within {within:g} s")):
-            door.connect(url, redirect_limit=0)  # type: ignore[no-untyped-call]
+            door.open(url, {})
             door.send_close()
     except websocket.WebSocketBadStatusException as refusal:
         raise Refused(f"answered {refusal.status_code}") from None
@@ -156,6 +191,10 @@ def knock(url: str, within: float = 10.0) -> None:
         raise Lost(_short(trouble)) from None
     finally:
         door.shutdown()  # type: ignore[no-untyped-call]
+
+
+def _lower(headers: Mapping[str, str] | None) -> dict[str, str]:
+    return {name.lower(): value for name, value in (headers or {}).items()}
 
 
 def _close_reason(payload: bytes) -> tuple[int, str]:

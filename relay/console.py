@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import suppress
+from io import FileIO
 from typing import Final, TextIO
 
 import gevent
@@ -47,7 +48,9 @@ class Outlet:
 
     def __init__(self, stream: TextIO) -> None:
         self.is_terminal = stream.isatty()
-        self._descriptor = stream.fileno()
+        self._file = open(stream.fileno(), "wb", buffering=0, closefd=False)  # noqa: SIM115  # lives as long as we
+        with suppress(AttributeError, OSError):  # neither on every Windows
+            os.set_blocking(stream.fileno(), True)  # whoever started us may have changed that
         self._lines: list[str] = []
         self._dropped = 0
         self._closed = False
@@ -77,15 +80,15 @@ class Outlet:
             if self._dropped:
                 lines.append(f"({self._dropped} lines were dropped here while nobody read them)")
                 self._dropped = 0
-            pool.apply(_write, (self._descriptor, "".join(f"{line}\n" for line in lines).encode(errors="replace")))
+            pool.apply(_write, (self._file, "".join(f"{line}\n" for line in lines).encode(errors="replace")))
             if not self._closed:
                 gevent.sleep(LINES_EVERY)
 
 
-def _write(descriptor: int, data: bytes) -> None:
+def _write(file: FileIO, data: bytes) -> None:
     with suppress(OSError):  # nobody reads any more (`| head`); the calls go on
         while data:
-            data = data[os.write(descriptor, data) :]
+            data = data[file.write(data) :]
 
 
 class OutletHandler(logging.Handler):
@@ -164,6 +167,10 @@ def _lines(call: CallInfo | None, event: object, *, verbose: bool) -> list[tuple
         case Gap(track, start_ms, end_ms, reason):
             span = f"from {_seconds(start_ms)} to {_seconds(end_ms)}"
             return [(f"[MISSING] {track.capitalize()}: {span} ({reason})", "red")]
+        case Complained(reason):
+            return [(f"The service complained: {printable(reason)}", "yellow")]
+        case Malformed(reason):
+            return [(f"The service sent something unreadable: {printable(reason)}", "yellow")]
         case StreamEnded():
             return [(_summary(call, event), "bold")]
     return _verbose_lines(event) if verbose else []
@@ -175,10 +182,6 @@ def _verbose_lines(event: object) -> list[tuple[str, str]]:
             return [(f"{track.capitalize()} speech started at {_seconds(at_ms)}", "dim")]
         case UtteranceEnded(track, last_word_ms):
             return [(f"{track.capitalize()} utterance ended at {_seconds(last_word_ms)}", "dim")]
-        case Complained(reason):
-            return [(f"The service complained: {reason}", "yellow")]
-        case Malformed(reason):
-            return [(f"The service sent something unreadable: {reason}", "yellow")]
         case Ignored(kind):
             return [(f"The service sent {printable(kind)}, which is not needed", "dim")]
     return []
@@ -207,7 +210,7 @@ def _summary(call: CallInfo | None, ended: StreamEnded) -> str:
         (
             f"Call {short(call.call_sid) if call else 'without a name'} ended ({ended.reason}): "
             f"{_seconds(ended.duration_ms)}",
-            f"{ended.frames} frames",
+            f"{ended.frames} frames{f' ({ended.missing_messages} messages missing)' if ended.missing_messages else ''}",
             f"{ended.audio_gaps} audio gaps ({ended.missing_ms} ms)",
             f"{ended.words} words",
             f"{ended.reconnects} reconnects",

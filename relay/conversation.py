@@ -14,8 +14,10 @@ from relay.audio import SAMPLES_PER_MS, Piece
 from relay.connection import Connection, Patience
 from relay.errors import Lost, ServiceError
 from relay.events import (
+    Complained,
     Finished,
     Heard,
+    Malformed,
     ServiceEvent,
     SpeechStarted,
     Track,
@@ -26,6 +28,7 @@ from relay.events import (
 from relay.protocol import Message, SpeechProtocol, Traits
 from relay.replay import Clock, ReplayBuffer
 
+TROUBLES_AT_MOST: Final = 20  # kinds of trouble with a service's answers that are told for one connection
 DELAYS_KEPT: Final = 10_000  # newest ones, for the median at the end of a call: three hours of interims
 
 
@@ -76,6 +79,7 @@ class Conversation:
         self._sent_at = now
         self._asked_at: float | None = None  # when audio was sent that nothing has answered yet
         self._pinged_at: float | None = None
+        self._troubles: set[ServiceEvent] = set()  # of which each kind is told once
 
     # --- Audio out ------------------------------------------------------------------------------------------
 
@@ -122,8 +126,9 @@ class Conversation:
         messages = self._protocol.idle()
         for message in messages:
             if isinstance(message, bytes):
-                self._clock.send(self._buffer.next, len(message) // len(self._tracks))
+                self._clock.stand_still(self._buffer.next, len(message) // len(self._tracks))
         self._say(messages, now)
+        self._asked_at = None  # whoever is sent no audio owes no answer
 
     def _say(self, messages: list[Message], now: float) -> None:
         self._sent_at = now
@@ -154,13 +159,16 @@ class Conversation:
 
     def read(self) -> None:
         """Takes answers until the connection ends."""
+        end: ServiceError = Lost(f"{self._traits.name}'s answers could not be taken")
         try:
             while True:
                 message = self._connection.receive()
                 self._asked_at = None
                 for event in self._protocol.receive(message):
                     self._take(event)
-        except ServiceError as end:
+        except ServiceError as why:
+            end = why
+        finally:
             self._ended = end
             self._wake.set()
 
@@ -178,7 +186,11 @@ class Conversation:
                 self._on_event(SpeechStarted(track, self._start(at_ms)))
             case UtteranceEnded(track, last_word_ms):
                 self._on_event(UtteranceEnded(track, self._end(last_word_ms)))
+            case Complained() | Malformed() if event in self._troubles or len(self._troubles) > TROUBLES_AT_MOST:
+                pass
             case _:
+                if isinstance(event, Complained | Malformed):
+                    self._troubles.add(event)
                 self._on_event(event)
 
     def _count(self, transcript: Transcript) -> None:

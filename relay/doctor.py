@@ -21,9 +21,9 @@ _NOBODY: Final = CallInfo("CA-doctor", "MZ-doctor", (Track.INBOUND,))
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at: well, or what to do."""
+    """One thing looked at: well, or what to do; None when it was not looked at."""
 
-    well: bool
+    well: bool | None
     sentence: str
 
 
@@ -73,9 +73,7 @@ def _port_in_use(settings: Settings, taken: SettingsError) -> Finding:
 def _public_url(settings: Settings) -> Finding:
     url = media_url(settings.public_url)
     if url is None:
-        return Finding(
-            False, "PUBLIC_URL is not set; set it to your tunnel's https address to have it tried from outside."
-        )
+        return Finding(None, "Not tried from outside; set PUBLIC_URL to your tunnel's https address for that.")
     if not url.startswith("wss://"):
         return Finding(False, f"PUBLIC_URL should begin with https://: Twilio streams to wss:// only, not to {url}.")
     try:

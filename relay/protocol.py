@@ -51,6 +51,9 @@ class SpeechProtocol(Protocol):
     def endpoint(self) -> Endpoint:
         """Where to connect."""
 
+    def accepted(self, headers: Mapping[str, str]) -> None:
+        """The handshake was answered well, with these headers. Their names are in lower case."""
+
     def audio(self, chunk: bytes) -> list[Message]:
         """What carries this chunk. Several tracks' bytes take turns, sample by sample."""
 

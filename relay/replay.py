@@ -8,8 +8,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
+from typing import Final
 
 from relay.audio import SILENCE, Piece
+
+STRETCHES_AT_MOST: Final = 500  # of audio with holes between; whoever makes more in a minute is no phone call
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,27 +35,42 @@ class Clock:
         self.sent = 0  # samples of this connection so far
         self._sent: list[int] = []
         self._positions: list[int] = []
+        self._paces: list[int] = []  # of the call's clock from this anchor on: 1, or 0 where it stands still
 
     def send(self, position: int, samples: int) -> None:
         """So many samples from this position of the call's clock go out now."""
-        if not self._sent or position - self._positions[-1] != self.sent - self._sent[-1]:
-            self._sent.append(self.sent)
-            self._positions.append(position)
+        if not self._sent or not self._paces[-1] or position - self._positions[-1] != self.sent - self._sent[-1]:
+            self._anchor(position, 1)
+        self.sent += samples
+
+    def stand_still(self, position: int, samples: int) -> None:
+        """So many samples that are not the call's go out now, where the call's go on at this position."""
+        self._anchor(position, 0)
         self.sent += samples
 
     @property
     def is_the_calls(self) -> bool:
         """Whether both clocks have told the same time so far."""
-        return len(self._sent) <= 1 and self._positions in ([], [0])
+        return not self._sent or (self._positions, self._paces) == ([0], [1])
 
     def start(self, sent: int) -> int:
         """Where on the call's clock the sample lies that was sent after so many others."""
-        anchor = max(0, bisect_right(self._sent, sent) - 1)
-        return self._positions[anchor] + sent - self._sent[anchor] if self._sent else sent
+        return self._at(sent, 0)
 
     def end(self, sent: int) -> int:
         """Where the sample before it ends; at a hole the two differ."""
-        return self.start(sent - 1) + 1
+        return self._at(sent - 1, 1)
+
+    def _anchor(self, position: int, pace: int) -> None:
+        self._sent.append(self.sent)
+        self._positions.append(position)
+        self._paces.append(pace)
+
+    def _at(self, sent: int, after: int) -> int:
+        if not self._sent:
+            return sent + after
+        anchor = max(0, bisect_right(self._sent, sent) - 1)
+        return self._positions[anchor] + self._paces[anchor] * (sent + after - self._sent[anchor])
 
 
 class _Stretch:
@@ -99,6 +117,7 @@ class ReplayBuffer:
         self._most = most
         self._stretches: deque[_Stretch] = deque()
         self._held = 0  # samples in all stretches
+        self._waiting = 0  # of those, the ones not yet sent on the present connection
         self._end = 0  # where the newest audio ends
         self._next = 0  # where sending goes on
         self._unsafe: deque[tuple[int, int]] = deque()  # sent, not heard, and dropped for want of room: from, to
@@ -124,7 +143,12 @@ class ReplayBuffer:
     @property
     def waiting(self) -> int:
         """How many samples have not been sent on the present connection."""
-        return sum(max(0, stretch.end - max(stretch.start, self._next)) for stretch in self._stretches)
+        return self._waiting
+
+    @property
+    def heard_until(self) -> int:
+        """Up to where every track was heard for good."""
+        return min(self._heard)
 
     def add(self, piece: Piece) -> None:
         """Keeps new audio, which follows all that came before."""
@@ -139,7 +163,10 @@ class ReplayBuffer:
         else:
             self._stretches.append(_Stretch(piece.start, piece.audio, self._tracks))
         self._held += self._end - piece.start
+        self._waiting += self._end - piece.start
         self._drop_oldest(self._held - self._most)
+        if len(self._stretches) > STRETCHES_AT_MOST:
+            self._drop_oldest(len(self._stretches[0]))
 
     def take(self, chunk: int, *, partial: bool = False) -> Piece | None:
         """The next chunk to send, in samples. Less than that at a hole, at the end, or where `partial` is enough."""
@@ -152,6 +179,7 @@ class ReplayBuffer:
             if samples < chunk and more_may_come:
                 return None
             self._next = start + samples
+            self._waiting -= samples
             return stretch.cut(start, samples)
         return None
 
@@ -178,6 +206,7 @@ class ReplayBuffer:
             for stretch in self._stretches:
                 stretch.silence(side, heard)
         self._next = min(self._heard)
+        self._waiting = self._held
 
     def abandon(self) -> None:
         """No service will hear what is left, nor what is still to come."""
@@ -187,7 +216,7 @@ class ReplayBuffer:
             for side, heard in enumerate(self._heard):
                 self._lose(side, max(heard, stretch.start), stretch.end)
         self._stretches.clear()
-        self._held = 0
+        self._held = self._waiting = 0
 
     def losses(self) -> list[Loss]:
         """The losses that were not told before, track by track, neighbours joined."""
@@ -217,6 +246,7 @@ class ReplayBuffer:
             if end > self._next:
                 for side, heard in enumerate(self._heard):
                     self._lose(side, max(heard, self._next, start), end)
+                self._waiting -= end - max(self._next, start)
                 self._next = end
             self._forget(end)
             samples -= end - start

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from relay.errors import SettingsError
 
@@ -94,8 +95,12 @@ def address(*schemes: str) -> Callable[[str], str]:
     """A URL with a host and one of these schemes; a slash at its end is cut."""
 
     def read_address(value: str) -> str:
-        scheme, separator, rest = value.partition("://")
-        if scheme not in schemes or not separator or not rest.strip("/") or not value.isprintable() or " " in value:
+        try:
+            url = urlsplit(value)
+            usable = url.scheme in schemes and url.hostname and url.port != 0 and not url.query and not url.fragment
+        except ValueError:
+            usable = False
+        if not usable or not value.isprintable() or " " in value:
             raise ValueError(
                 f"a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}, not {value!r}"
             )

@@ -34,6 +34,7 @@ from relay.events import (
 )
 from relay.protocol import CallInfo, SpeechService
 from relay.replay import ReplayBuffer
+from relay.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +153,7 @@ class SpeechClient:
         """One connection after another, each from where the last one failed, until the service has said all."""
         attempt, delays = 0, self._delays()
         while True:
-            heard_until = self._buffer.unheard_from
+            heard_until = self._buffer.heard_until
             attempt += 1
             try:
                 return self._converse(attempt)
@@ -163,7 +164,7 @@ class SpeechClient:
             self._buffer.rewind()
             if self._buffer.finished and not self._buffer.unheard:
                 return None
-            if self._buffer.unheard_from > heard_until:
+            if self._buffer.heard_until > heard_until:
                 attempt, delays = 0, self._delays()
             self._become(State.WAITING)
             delay = next(delays)
@@ -197,8 +198,10 @@ class SpeechClient:
             conversation.drain()
             self._buffer.heard_all()
         finally:
-            connection.close()
-            reader.kill(timeout=LET_GO_WITHIN)
+            try:
+                connection.close()
+            finally:
+                reader.kill(timeout=LET_GO_WITHIN)
 
     def _opened(self) -> None:
         self._become(State.OPEN)
@@ -211,7 +214,7 @@ class SpeechClient:
 
     def _become(self, state: State) -> None:
         assert state in _NEXT[self.state], f"{self.state} cannot become {state}"
-        log.debug("%s: %s is %s", self._call.call_sid, self._traits.name, state.value)
+        log.debug("%s: %s is %s", printable(self._call.call_sid), self._traits.name, state.value)
         self.state = state
 
     def _tell_losses(self, reason: str) -> None:
@@ -221,4 +224,6 @@ class SpeechClient:
             self._on_event(gap)
 
     def _report(self, failed: gevent.Greenlet[[], None]) -> None:
-        log.critical("%s: a greenlet for %s failed: %r", self._call.call_sid, self._traits.name, failed.exception)
+        log.critical(
+            "%s: a greenlet for %s failed: %r", printable(self._call.call_sid), self._traits.name, failed.exception
+        )

@@ -165,7 +165,9 @@ def _tracks(value: object) -> tuple[Track, ...]:
 def _parameters(value: object) -> dict[str, str]:
     if not isinstance(value, dict) or len(value) > PARAMETERS_AT_MOST:
         raise ValueError("customParameters that are none")
-    return {str(name)[:LONGEST_PARAMETER]: str(text)[:LONGEST_PARAMETER] for name, text in value.items()}
+    if not all(isinstance(text, str) for text in value.values()):
+        raise ValueError("a parameter that is not text")
+    return {name[:LONGEST_PARAMETER]: text[:LONGEST_PARAMETER] for name, text in value.items()}
 
 
 def _audio(payload: object) -> bytes:

@@ -43,6 +43,9 @@ FAREWELL_WITHIN: Final = 1.0  # seconds we look for the server's close frame whe
 NO_CODE: Final = 1005  # stands for a close frame that gives no code (RFC 6455, 7.4.1)
 NO_CLOSE_FRAME: Final = 1006  # stands for a connection that ended without one
 
+# Calls are played to servers at hand; what the library reads of proxies in the environment is not for them.
+_DIRECTLY: Final[dict[str, Any]] = {"http_proxy_host": "none", "http_no_proxy": ["*"]}
+
 _CONNECTED: Final = '{"event":"connected","protocol":"Call","version":"1.0.0"}'
 
 
@@ -135,7 +138,7 @@ class SimulatedCall:
         try:
             with gevent.Timeout(UPGRADE_WITHIN, TimeoutError()):
                 # A redirect is an answer other than 101, which is all Twilio takes (error 31920).
-                self._socket.connect(self.url, timeout=SEND_WITHIN, redirect_limit=0, suppress_origin=True)
+                self._socket.connect(self.url, timeout=SEND_WITHIN, redirect_limit=0, suppress_origin=True, **_DIRECTLY)
         except (WebSocketException, OSError, ValueError) as failure:
             raise _refusal(self.url, failure, self._socket.getstatus()) from failure
         self._over.clear()

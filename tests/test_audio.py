@@ -70,7 +70,9 @@ def test_a_jump_is_filled_with_silence() -> None:
 
 
 def test_a_track_that_begins_late_begins_with_silence() -> None:
-    assert Timeline().place(500, frame(1)).audio.startswith(silence(500 * SAMPLES_PER_MS))
+    timeline = Timeline()
+    assert timeline.place(500, frame(1)).audio.startswith(silence(500 * SAMPLES_PER_MS))
+    assert (timeline.gaps, timeline.missing) == (0, 0)  # nobody had answered yet
 
 
 def test_a_long_jump_is_skipped_not_filled() -> None:

@@ -67,6 +67,19 @@ def test_what_is_told_of_a_call_comes_in_order() -> None:
     assert firsts == [MediaReceived(1, 160)]
 
 
+def test_a_stranger_cannot_fill_the_terminal() -> None:
+    with relay() as running:
+        call = SimulatedCall(running.url, tracks=("inbound",))
+        call.open()
+        for _ in range(1000):
+            call.send('{"event":"connected","protocol":"Call","version":"1.0.0"}')
+        call.start()
+        hang_up(call)
+        running.ended(call)
+    told = [happened.event for happened in running.told if isinstance(happened.event, MessageReceived)]
+    assert [event.kind for event in told] == ["connected", "start"]
+
+
 def test_custom_parameters_are_told_by_name_only() -> None:
     with relay() as running:
         call = SimulatedCall(running.url, parameters={"token": "hush-hush"})

@@ -205,6 +205,19 @@ def test_a_final_is_a_transcript_and_what_was_heard() -> None:
     ]
 
 
+def test_a_word_without_confidence_is_still_a_word() -> None:
+    bare = {"alternatives": [{"transcript": "hi", "words": [{"word": "hi", "start": 0, "end": 1, "speaker": "x"}]}]}
+    transcript, _heard = understood(results(channel=bare))
+    assert isinstance(transcript, Transcript)
+    assert transcript.words == (Word("hi", 0, 1000, 0.0),)
+
+
+@pytest.mark.parametrize("words", [["x"], [None], [[1]], 5])
+def test_words_that_are_none_are_malformed(words: object) -> None:
+    (event,) = understood(results(channel={"alternatives": [{"transcript": "hi", "words": words}]}))
+    assert isinstance(event, Malformed)
+
+
 def test_an_interim_leaves_the_audio_to_be_heard() -> None:
     (event,) = understood(results(is_final=False, speech_final=False))
     assert isinstance(event, Transcript)
@@ -271,6 +284,8 @@ def test_what_is_unknown_is_ignored() -> None:
         json.dumps(results(channel_index=[-1, 2])),
         json.dumps(results(channel_index=None)),
         json.dumps(results(start=None)),
+        json.dumps(results(start=1e300)),
+        json.dumps(results(start=-5)),
         json.dumps(results(start=float("nan"))),
         json.dumps(results(start=float("inf"))),
         '{"type": "SpeechStarted"}',
@@ -348,7 +363,10 @@ def test_a_bare_refusal_is_still_a_sentence(body: bytes) -> None:
     ("code", "error"), [(1000, Lost), (1001, Lost), (1005, Lost), (1008, Refused), (1011, Unavailable), (4000, Lost)]
 )
 def test_a_close_frame_has_a_meaning(code: int, error: type[ServiceError]) -> None:
-    closed = talking().closed(code, "DATA-0000\x1b[2J")
+    protocol = talking()
+    protocol.accepted({"dg-request-id": "abc-123"})
+    closed = protocol.closed(code, "DATA-0000\x1b[2J")
     assert type(closed) is error
+    assert "abc-123" in str(closed)
     assert str(code) in str(closed)
     assert "\x1b" not in str(closed)

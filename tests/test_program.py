@@ -85,6 +85,7 @@ def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
         ("DEEPGRAM_MODEL", "flux-general-en"),
         ("DEEPGRAM_LANGUAGE", "english"),
         ("PUBLIC_URL", "my-tunnel"),
+        ("DEEPGRAM_URL", "wss://localhost:port"),
     ],
 )
 def test_a_bad_setting_is_one_sentence_that_names_it(tmp_path: Path, name: str, value: str) -> None:
@@ -93,6 +94,18 @@ def test_a_bad_setting_is_one_sentence_that_names_it(tmp_path: Path, name: str, 
     (sentence,) = started.err
     assert sentence.startswith(f"Error: {name} should be")
     assert KEY not in sentence
+
+
+def test_a_file_of_settings_that_is_no_text_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"DEEPGRAM_API_KEY={KEY}", encoding="utf-16")
+    with program(folder=tmp_path) as started:
+        assert started.end() == 1
+    (sentence,) = started.err
+    assert sentence.endswith("should be UTF-8 text; save it as that.")
+    (tmp_path / ".env").write_text(f"DEEPGRAM_API_KEY={KEY}\nPORT=many", encoding="utf-8-sig")
+    with program(folder=tmp_path) as started:
+        assert started.end() == 1
+    assert started.err[0].startswith("Error: PORT should be")
 
 
 def test_help_lists_the_commands(tmp_path: Path) -> None:
@@ -276,10 +289,10 @@ def test_the_doctor_finds_all_well(tmp_path: Path) -> None:
     with listening(key=KEY) as speech:
         settings = {"PORT": "0", "DEEPGRAM_URL": speech.url, "DEEPGRAM_API_KEY": KEY}
         with program("doctor", folder=tmp_path, **settings) as started:
-            assert started.end() == 1  # there is no PUBLIC_URL yet
+            assert started.end() == 0
     started.line("^ok .*Deepgram accepts the key")
     started.line("^ok .*Port")
-    started.line("^to do .*PUBLIC_URL")
+    started.line("^ +- .*PUBLIC_URL")
     started.line('<Stream url="wss://HOST/media" track="both_tracks"/>')
     assert KEY not in str(started)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from relay.audio import SILENCE, Piece
-from relay.replay import Clock, Loss, ReplayBuffer
+from relay.replay import STRETCHES_AT_MOST, Clock, Loss, ReplayBuffer
 
 
 def test_a_whole_chunk_is_taken_or_none() -> None:
@@ -95,12 +93,13 @@ def test_all_that_comes_after_it_was_abandoned_is_one_loss() -> None:
     assert buffer.losses() == [Loss(0, 0, 30)]
 
 
-@dataclass
-class Service:
-    """Keeps what one connection brought, and has understood some of it for good."""
-
-    began: int
-    audio: dict[int, bytes] = field(default_factory=dict)  # a sample of every track, by position
+def test_audio_in_a_thousand_pieces_is_bounded_too() -> None:
+    buffer = ReplayBuffer(1, 1_000_000)
+    for n in range(3000):
+        buffer.add(Piece(n * 100, b"a"))
+    assert len(buffer._stretches) == STRETCHES_AT_MOST
+    assert buffer.waiting == STRETCHES_AT_MOST
+    assert sum(loss.end - loss.start for loss in buffer.losses()) == 3000 - STRETCHES_AT_MOST
 
 
 class Replaying(RuleBasedStateMachine):
@@ -168,6 +167,11 @@ class Replaying(RuleBasedStateMachine):
     def stays_within_its_bound(self) -> None:
         assert self.buffer.unheard <= self.MOST
 
+    @invariant()
+    def counts_what_waits(self) -> None:
+        stretches = self.buffer._stretches
+        assert self.buffer.waiting == sum(max(0, one.end - max(one.start, self.buffer.next)) for one in stretches)
+
     def teardown(self) -> None:
         self.buffer.finished = True
         self.buffer.rewind()
@@ -202,6 +206,15 @@ def test_a_moment_at_a_hole_ends_before_it_and_starts_after_it() -> None:
     clock.send(1000, 100)
     assert clock.end(100) == 100
     assert clock.start(100) == 1000
+
+
+def test_the_calls_clock_stands_still_while_silence_of_our_own_goes_out() -> None:
+    clock = Clock()
+    clock.stand_still(500, 100)
+    clock.send(500, 100)
+    assert [clock.start(at) for at in (0, 50, 99, 100, 150)] == [500, 500, 500, 500, 550]
+    assert [clock.end(at) for at in (50, 100, 200)] == [500, 500, 600]
+    assert not clock.is_the_calls
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 50)), min_size=1))

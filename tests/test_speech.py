@@ -194,6 +194,34 @@ def test_a_long_gap_is_left_out_and_times_after_it_are_the_calls() -> None:
     assert client.tally.lost_ms == 0
 
 
+def test_a_pause_after_a_few_words_is_not_taken_for_a_dead_service() -> None:
+    """Too little audio for an answer, and then none: whoever is sent no audio owes no answer."""
+    with listening() as server:
+        heard = Heard()
+        client = client_for(server, heard, ONE, patience=replace(HASTE, answer=0.5))
+        client._traits = replace(client._traits, idle_after_s=0.1)
+        speak(client, ONE, 300)
+        server.wait_for(lambda: server.connections[0].texts.count('{"type":"KeepAlive"}') >= 10, within=10)
+        client.close()
+        assert len(server.connections) == 1
+    assert heard.frames(Track.INBOUND) == whole(300)
+
+
+def test_attempts_do_not_quicken_because_audio_is_dropped() -> None:
+    """Only what was heard starts the back-off anew: an outage longer than the replay must not end in a storm."""
+    busy = Fault(refuse=Refusal(503, "BUSY", "Later."))
+    with listening(*[busy] * 30) as server:
+        heard = Heard()
+        patience = replace(HASTE, retry_first=0.01, retry_most=100, drain=0.1)
+        client = client_for(server, heard, ONE, patience=patience, replay_s=1)
+        for _ in range(8):
+            speak(client, ONE, 5_000)
+        delays = [event.retry_in_s for event in heard.of(ServiceLost) if isinstance(event, ServiceLost)]
+        client.close()
+    assert len(delays) <= 9
+    assert delays[-1] > 8 * delays[0]
+
+
 # --- What cannot be had ----------------------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ from relay.events import (
     Stopped,
     Track,
 )
-from relay.twilio import PHONE_AUDIO, parse, twiml
+from relay.twilio import PHONE_AUDIO, _parse_json, _spelled_as_usual, parse, twiml
 
 STREAM = "MZ18ad3ab5a668481ce02b83e7395059f0"
 CALL = "CA5d0d0d8047bf685c3f0ff980fe62c123"
@@ -132,6 +132,8 @@ def test_what_may_come_one_day_is_ignored() -> None:
         json.dumps(start(mediaFormat=[])),
         json.dumps(start(customParameters=[1])),
         json.dumps({**start(), "start": None}),
+        json.dumps(start(customParameters={"deep": [[]]})),
+        json.dumps(start()).replace('"en"', "[" * 500 + "]" * 500),
         '{"event": "media", "media": ' + "[" * 2000 + "]" * 2000 + "}",
     ],
 )
@@ -143,6 +145,35 @@ def test_what_cannot_be_read_is_malformed_and_says_why(message: str | bytes) -> 
 
 def test_numbers_may_be_strings_or_numbers() -> None:
     assert understood(media(timestamp=20)) == understood(media(timestamp="20"))
+
+
+@given(
+    st.sampled_from(["inbound", "outbound", "sideways"]),
+    st.text("0123456789 -a", max_size=20),
+    st.binary(max_size=400).map(lambda audio: base64.b64encode(audio).decode()) | st.text(max_size=20),
+    st.lists(st.tuples(st.integers(0, 400), st.sampled_from('"\\{}:, x0/')), max_size=2),
+)
+def test_the_fast_reader_agrees_with_the_json_parser(
+    track: str, number: str, payload: str, typos: list[tuple[int, str]]
+) -> None:
+    message = (
+        f'{{"event":"media","sequenceNumber":"{number}","media":{{"track":"{track}","chunk":"1","timestamp":"20",'
+        f'"payload":"{payload}"}},"streamSid":"{STREAM}"}}'
+    )
+    for at, character in typos:
+        message = message[:at] + character + message[at + 1 :]
+    fast = _spelled_as_usual(message)
+    assert fast is None or fast == _parse_json(message)
+
+
+def test_the_fast_reader_reads_what_twilio_sends() -> None:
+    message = (
+        '{"event":"media","sequenceNumber":"3","media":{"track":"outbound","chunk":"1","timestamp":"20",'
+        f'"payload":"//////8="}},"streamSid":"{STREAM}"}}'
+    )
+    assert _spelled_as_usual(message) == Media(STREAM, 3, Track.OUTBOUND, 20, b"\xff" * 5)
+    assert _spelled_as_usual(message.replace("/", "\\/")) is None  # escaped, which is the same JSON
+    assert parse(message.replace("/", "\\/")) == parse(message)
 
 
 json_values = st.recursive(
