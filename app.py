@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import click
 from dotenv import dotenv_values, find_dotenv
+from gevent.event import Event
 from rich.console import Console as Rich
 from rich.progress import Progress
 
@@ -28,6 +29,7 @@ from relay.settings import Settings, read
 from relay.twilio import twiml
 from relay.web.routes import MEDIA_PATH, create_app, media_url
 from relay.web.server import Server, run_until_told
+from relay.web.workers import run_workers, when_alone
 
 LAST_LINES_WITHIN: Final = 2.0  # seconds the terminal gets to take what was still to be said
 
@@ -52,6 +54,16 @@ def speech_service(environ: Mapping[str, str]) -> SpeechService:
     if settings.api_key is None:
         raise SettingsError(NO_KEY)
     return Deepgram(settings)
+
+
+def listeners(environ: Mapping[str, str]) -> Listening:
+    """Who listens to calls; without a key nobody does, and calls are told why. Raises SettingsError."""
+    try:
+        return Listening((speech_service(environ),))
+    except SettingsError as trouble:
+        if read(DeepgramSettings, environ).api_key is not None:
+            raise
+        return Listening((), str(trouble))
 
 
 @contextmanager
@@ -91,32 +103,47 @@ def main(ctx: click.Context) -> None:
         ctx.invoke(serve)
 
 
-def announce(console: Console, server: Server) -> None:
+def announce(console: Console, port: int) -> None:
     """Says where the server is."""
-    console.say(f"Server listening on: http://localhost:{server.port}")
-    console.say(f"WebSocket endpoint: ws://localhost:{server.port}{MEDIA_PATH}")
+    console.say(f"Server listening on: http://localhost:{port}")
+    console.say(f"WebSocket endpoint: ws://localhost:{port}{MEDIA_PATH}")
 
 
 @main.command()
 def serve() -> None:
     """Take Twilio's media streams and print what is said (the default)."""
     environ = environment()
-    settings = read(Settings, environ)
-    try:
-        listening = Listening((speech_service(environ),))
-    except SettingsError as trouble:
-        if read(DeepgramSettings, environ).api_key is not None:
-            raise
-        listening = Listening((), str(trouble))
+    settings, listening = read(Settings, environ), listeners(environ)
+
     with terminal(settings) as console:
+
+        def say_where(port: int) -> None:
+            announce(console, port)
+            if not listening.services:
+                console.say("WARNING: Deepgram API key not set", "yellow")
+                console.say(f"Calls will not be transcribed: {listening.why_not}.", "yellow")
+
         console.say("Starting WebSocket server...")
-        switchboard = Switchboard(settings, listening, Hub(console.hear))
+        if settings.workers > 1:
+            run_workers(settings, [sys.executable, __file__, "work"], dict(environ), say_where)
+        else:
+            switchboard = Switchboard(settings, listening, Hub(console.hear))
+            server = Server(create_app(switchboard), settings)
+            say_where(server.port)
+            run_until_told(server, switchboard, console.say)
+
+
+@main.command(hidden=True)
+def work() -> None:
+    """Be one of several workers; `serve` starts them, and looks after them."""
+    environ = environment()
+    settings = read(Settings, environ)
+    with terminal(settings) as console:
+        switchboard = Switchboard(settings, listeners(environ), Hub(console.hear))
         server = Server(create_app(switchboard), settings)
-        announce(console, server)
-        if not listening.services:
-            console.say("WARNING: Deepgram API key not set", "yellow")
-            console.say(f"Calls will not be transcribed: {listening.why_not}.", "yellow")
-        run_until_told(server, switchboard, console.say)
+        leave = Event()
+        when_alone(leave.set)
+        run_until_told(server, switchboard, console.say, leave)
 
 
 @main.command("simulate")
@@ -200,7 +227,7 @@ def demo(file: Path | None, vocabulary: str) -> None:
             settings,
             console,
             lambda url: Deepgram(DeepgramSettings(api_key="none-needed", url=url)),
-            lambda server: announce(console, server),
+            lambda server: announce(console, server.port),
         )
 
 

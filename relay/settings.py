@@ -140,6 +140,12 @@ class Settings:
         text,
         "The address we listen on. 0.0.0.0 lets other machines in, as a container needs.",
     )
+    workers: int = setting(
+        "WORKERS",
+        1,
+        whole(1, 64),
+        "How many processes answer calls, each on a core of its own. More than 1 needs Linux.",
+    )
     public_url: str | None = setting(
         "PUBLIC_URL",
         None,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import gevent
@@ -15,7 +17,7 @@ import pytest
 
 from standins.deepgram import Drop, Fault, Refusal
 from standins.score import spoken_words, word_errors, words_of
-from standins.twilio import SimulatedCall
+from standins.twilio import CallFailed, SimulatedCall
 from tests.calling import answered, hang_up, say
 from tests.numbered import number_ears
 from tests.program import ROOT, Program, clean_environment, program, running
@@ -244,6 +246,81 @@ def test_told_twice_it_leaves_at_once(tmp_path: Path) -> None:
         started.tell()
         assert started.end() == 0
     started.line("Left with 1 streams still running")
+
+
+# --- Several workers -----------------------------------------------------------------------------------------------
+
+
+def children(pid: int) -> set[int]:
+    """The workers of a program, by process."""
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes share a port on Linux only")
+def test_several_workers_share_the_calls_and_are_replaced(tmp_path: Path) -> None:
+    with listening() as speech:
+        settings = {"WORKERS": "2", "PORT": "0", "DEEPGRAM_URL": speech.url, "DEEPGRAM_API_KEY": KEY}
+        with program(folder=tmp_path, **settings) as started:
+            url = media_url(started)
+            wait_until(lambda: len(children(started.process.pid)) == 2 and _answers(url))
+            calls = [answered(url, "inbound") for _ in range(20)]
+            for call in calls:
+                say(call, 1_000)
+            sockets = {pid: _sockets(pid) for pid in children(started.process.pid)}
+            assert all(count > 3 for count in sockets.values()), "one of them answered nearly every call"
+            for call in calls:
+                hang_up(call)
+            wait_until(lambda: sum("50 words" in line for line in _ends(started)) == 20)
+            victim = min(children(started.process.pid))
+            os.kill(victim, signal.SIGKILL)
+            started.line("a worker ended with status -9 and is replaced")
+            wait_until(lambda: len(children(started.process.pid) - {victim}) == 2)
+            started.tell()
+            assert started.end() == 0
+    assert started.out.count("Starting WebSocket server...") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes share a port on Linux only")
+def test_workers_finish_their_calls_even_when_nobody_looks_after_them(tmp_path: Path) -> None:
+    with program(folder=tmp_path, PORT="0", WORKERS="2") as started:
+        url = media_url(started)
+        wait_until(lambda: len(children(started.process.pid)) == 2 and _answers(url))
+        workers = children(started.process.pid)
+        call = answered(url, "inbound")
+        say(call, 200)
+        started.line("Media message received")
+        started.process.kill()
+        started.line("No new streams; 1 still running")
+        hang_up(call)
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() and _is_running(pid) for pid in workers))
+
+
+def wait_until(predicate: Callable[[], object], within: float = 30.0) -> None:
+    """Returns once the predicate holds; of other processes there is no event to wait for."""
+    with gevent.Timeout(within):
+        while not predicate():
+            gevent.sleep(0.05)
+
+
+def _answers(url: str) -> bool:
+    try:
+        call = answered(url, "inbound")
+    except CallFailed:
+        return False
+    hang_up(call)
+    return True
+
+
+def _sockets(pid: int) -> int:
+    return sum(str(link.readlink()).startswith("socket:") for link in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def _ends(started: Program) -> list[str]:
+    return [line[line.index("Call CA") :] for line in started.out if " ended (" in line]
+
+
+def _is_running(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 # --- The other commands --------------------------------------------------------------------------------------------

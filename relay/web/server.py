@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import signal
+import socket
 from collections.abc import Callable
 from typing import Final
 
@@ -29,18 +30,19 @@ class Server:
     def __init__(self, app: Flask, settings: Settings) -> None:
         """Listens. Raises SettingsError when that cannot be."""
         requests = logging.getLogger("relay.web.requests")
-        self._wsgi = WSGIServer(
-            (settings.host, settings.port),
-            app,
-            backlog=BACKLOG,
-            handler_class=MediaSocketHandler,
-            log=LoggingLogAdapter(requests, logging.DEBUG),
-            error_log=LoggingLogAdapter(requests, logging.ERROR),
-        )
         try:
+            shared = settings.workers > 1
+            self._wsgi = WSGIServer(
+                _listening(settings) if shared else (settings.host, settings.port),
+                app,
+                backlog=None if shared else BACKLOG,
+                handler_class=MediaSocketHandler,
+                log=LoggingLogAdapter(requests, logging.DEBUG),
+                error_log=LoggingLogAdapter(requests, logging.ERROR),
+            )
             self._wsgi.start()
         except OSError as trouble:
-            raise SettingsError(_why_not(trouble, settings)) from None
+            raise SettingsError(why_not(trouble, settings)) from None
 
     @property
     def port(self) -> int:
@@ -52,9 +54,30 @@ class Server:
         self._wsgi.close()
 
 
-def run_until_told(server: Server, switchboard: Switchboard, say: Callable[[str], None]) -> None:
-    """Serves until SIGINT or SIGTERM, then until the running calls are over; or until a second signal."""
-    leave, now = Event(), Event()
+def shared_listener(settings: Settings) -> socket.socket:
+    """A socket bound to our port, as others in other processes are too. Raises OSError."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _listening(settings: Settings) -> socket.socket:
+    listener = shared_listener(settings)
+    listener.listen(BACKLOG)
+    return listener
+
+
+def run_until_told(
+    server: Server, switchboard: Switchboard, say: Callable[[str], None], leave: Event | None = None
+) -> None:
+    """Serves until SIGINT, SIGTERM or `leave`, then until the running calls are over; or until a second signal."""
+    leave, now = leave or Event(), Event()
 
     def told() -> None:
         (now if leave.is_set() else leave).set()
@@ -74,7 +97,8 @@ def run_until_told(server: Server, switchboard: Switchboard, say: Callable[[str]
             watcher.cancel()
 
 
-def _why_not(trouble: OSError, settings: Settings) -> str:
+def why_not(trouble: OSError, settings: Settings) -> str:
+    """What keeps us from listening, and what to set."""
     if trouble.errno == errno.EADDRINUSE:
         return f"Port {settings.port} is taken; set PORT to another one."
     if trouble.errno == errno.EACCES:
