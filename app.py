@@ -6,6 +6,7 @@ monkey.patch_all()  # before anything that opens a socket is imported (gevent's 
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+import gevent
 from dotenv import dotenv_values, find_dotenv
 from gevent.event import Event
 from rich.console import Console as Rich
@@ -178,7 +180,7 @@ def simulate_command(
     settings = read(Settings, environment())
     audio = read_recording(file)
     chosen = None if tracks is None else ("inbound", "outbound") if tracks == "both" else (tracks,)
-    with progress_bar("Streaming") as on_progress:
+    with ctrl_c(), progress_bar("Streaming") as on_progress:
         report = simulate(
             url or f"ws://localhost:{settings.port}{MEDIA_PATH}",
             audio,
@@ -193,6 +195,16 @@ def simulate_command(
     if calls > 1:
         click.echo(str(report))
     sys.exit(0 if report.went_well else 1)
+
+
+@contextmanager
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C ends what is inside, and whoever is in the middle of it; gevent's loop would print a traceback first."""
+    watcher = gevent.signal_handler(signal.SIGINT, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
+    try:
+        yield
+    finally:
+        watcher.cancel()
 
 
 @contextmanager
@@ -219,7 +231,7 @@ def demo(file: Path | None, vocabulary: str) -> None:
     except ModuleNotFoundError as missing:
         raise SettingsError(f"{missing.name} is not installed: pip install -r requirements-demo.txt") from None
     settings = read(Settings, environment())
-    with terminal(settings) as console:
+    with terminal(settings) as console, ctrl_c():
         console.say("Starting WebSocket server...")
         demonstrate(
             file or SAMPLE_CALL,

@@ -117,10 +117,12 @@ class Console:
         call, event = happened.call, happened.event
         if call is not None and isinstance(event, StreamBegun):
             self._live.add(call.stream_sid)
-        for line, style in _lines(call, event, verbose=self._verbose):
-            self.say(self._whose(call) + line, style)
+        whose = self._whose(call)
         if call is not None and isinstance(event, StreamEnded):
             self._live.discard(call.stream_sid)
+            whose = ""  # it names its call itself
+        for line, style in _lines(call, event, verbose=self._verbose):
+            self.say(whose + line, style)
 
     def say(self, line: str, style: str = "") -> None:
         """Shows a line."""

@@ -68,9 +68,9 @@ def demonstrate(
         announce(server)
         try:
             simulate(f"ws://localhost:{server.port}{MEDIA_PATH}", audio)
-            switchboard.quiet.wait(LAST_WORDS_WITHIN)
         finally:
             server.close()
+            switchboard.quiet.wait(LAST_WORDS_WITHIN)
     for line in _verdict(minutes, spoken):
         console.say(line, "bold")
 

@@ -26,6 +26,7 @@ SAMPLE_RATE: Final = 8000
 BYTES_A_MS: Final = 2 * SAMPLE_RATE // 1000  # of 16-bit samples
 FRAME_MS: Final = 30  # what the endpointer takes at a time
 FRAME_BYTES: Final = FRAME_MS * BYTES_A_MS
+ONE_SAMPLE: Final = b"\0\0"  # of silence, for an end that falls between two frames: it takes no empty one
 MODEL_FRAME_MS: Final = 10  # pocketsphinx counts time in these
 INTERIM_EVERY_MS: Final = 500
 FINAL_AT_LATEST_MS: Final = 15_000  # of unbroken speech
@@ -84,7 +85,7 @@ class Listener:
         words: tuple[Word, ...] = ()
         was_speaking = bool(self._endpointer.in_speech)
         if was_speaking:
-            self._decode(self._endpointer.end_stream(self._rest))
+            self._decode(self._endpointer.end_stream(self._rest or ONE_SAMPLE))
             words = self._end_decoding()
         end_ms = self._now_ms + -(-len(self._rest) // BYTES_A_MS)
         if end_ms > self._final_ms:

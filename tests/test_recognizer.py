@@ -345,6 +345,13 @@ def test_unbroken_speech_is_made_final_after_fifteen_seconds() -> None:
     assert finals[-1].end_ms == 40_000
 
 
+@pytest.mark.parametrize("ms", [3000, 3020])
+def test_speech_may_be_cut_off_between_two_frames_or_within_one(ms: int) -> None:
+    *_, last = phrases(listened(lambda listener: listener.hear(speech(ms))))
+    assert (last.end_ms, last.ends_speech) == (ms, True)
+    assert [word.text for word in last.words] == ["polly"]
+
+
 def test_interims_come_twice_a_second_while_someone_speaks() -> None:
     said = listened(lambda listener: listener.hear(speech(5000) + silence(8 * 5000)))
     interims = [one for one in said if isinstance(one, Phrase) and not one.is_final]
