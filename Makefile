@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test style types tests campaign coverage clean
+.PHONY: demo test style types tests campaign bench clean
 
 demo: $(VENV)/demo.installed  ## a simulated call, transcribed here: neither phone nor key
 	$(BIN)/python app.py demo $(if $(FILE),"$(FILE)") $(if $(VOCABULARY),--vocabulary $(VOCABULARY))
@@ -18,13 +18,14 @@ style: $(VENV)/dev.installed
 types: $(VENV)/dev.installed
 	$(BIN)/mypy
 
-tests: $(VENV)/dev.installed  ## the tests on this Python with coverage, then on each other one found here
-	$(BIN)/coverage run -m pytest
-	$(BIN)/coverage report
-	tests/other_pythons.sh $(BIN)/python
+tests: $(VENV)/dev.installed  ## the tests with coverage, and beside them on every other Python found here
+	tests/every_python.sh $(BIN)
 
 campaign: $(VENV)/dev.installed  ## random drop schedules for as long as you like: make campaign EXAMPLES=5000
 	DROP_EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/python -m pytest tests/test_drops.py --timeout 0
+
+bench: $(VENV)/bench.installed  ## our relay against others: half an hour and two idle cores, or a look: make bench QUICK=1
+	$(BIN)/python -m benchmarks.run $(if $(QUICK),--quick)
 
 $(VENV)/demo.installed: requirements.txt requirements-demo.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with: make PYTHON=python3.12")'
@@ -34,6 +35,10 @@ $(VENV)/demo.installed: requirements.txt requirements-demo.txt
 
 $(VENV)/dev.installed: requirements-dev.txt $(VENV)/demo.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/bench.installed: requirements-bench.txt $(VENV)/demo.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	@touch $@
 
 clean:

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Runs the tests on every other Python this machine has that we support, side by side: much of their time is waiting.
-# Give it the one they ran on already.
+# Runs the tests on the Python in BIN, with coverage, and beside it on every other one this machine has that we
+# support: much of their time is waiting. What the others say comes at the end.
 set -eu
-have=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+bin=$1
+have=$("$bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 find_python() {  # on the PATH, or where pyenv keeps them; a shim that leads nowhere does not count
     for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python; do
@@ -35,9 +36,11 @@ for version in 3.11 3.12 3.13 3.14; do
         { test_on "$version" "$python" >"$logs/$version" 2>&1 && echo passed || echo failed; } >"$logs/$version.verdict" &
     fi
 done
-wait
 
 status=0
+"$bin/coverage" run -m pytest || status=1
+"$bin/coverage" report || status=1
+wait
 for log in "$logs"/*.verdict; do
     [ -e "$log" ] || continue
     version=$(basename "$log" .verdict)

@@ -1,0 +1,1 @@
+"""Measurements that choices in the relay rest on. Each module is a program: `python -m benchmarks.NAME`."""
