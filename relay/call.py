@@ -249,7 +249,8 @@ class Stream:
         """
         missing_ms = min((feed.missing_ms for feed in self._feeds), default=0.0)
         if missing_ms:
-            pause_ms = missing_ms if missing_ms > FRAME_MS else TICK_MS
+            one_frame_short = missing_ms < min(self._settings.chunk_ms, 2 * FRAME_MS)
+            pause_ms = TICK_MS if one_frame_short else missing_ms
             now_ms = monotonic() * 1000
             wake_ms = round(now_ms / TICK_MS) * TICK_MS + pause_ms
             gevent.sleep(max(0.0, wake_ms - now_ms) / 1000)

@@ -347,8 +347,11 @@ def test_a_second_stream_takes_over_from_one_that_has_gone_silent(monkeypatch: p
     with listening() as server, relay(deepgram(server)) as running:
         call = answered(running.url)
         say(call, 1_000)
-        running.wait_for(lambda: running.of(call).finals(Track.INBOUND) or running.of(call).of(ServiceConnected))
-        gevent.sleep(0.15)
+        server.wait_for(lambda: server.connections and server.connections[0].audio_ms == 1_000, within=10)
+        (stream,) = running.switchboard._streams
+        with gevent.Timeout(10):
+            while not stream.stale:
+                gevent.sleep(0.01)
         twin = twin_of(call)
         say(twin, 1_000)
         hang_up(twin)
