@@ -20,7 +20,6 @@ from standins.listen_options import ListenOptions
 FRAME_MS: Final = 20
 TOKEN_BYTES: Final = 8  # a millisecond of mu-law at 8 kHz
 FRAME_BYTES: Final = FRAME_MS * TOKEN_BYTES
-NUMBERS_END: Final = 16**7  # milliseconds; 74 hours
 NOISE: Final = "noise"
 
 _MARKS: Final = {Track.INBOUND: 0xA1, Track.OUTBOUND: 0xB2}
