@@ -22,6 +22,7 @@ from websocket._abnf import frame_buffer
 from relay.errors import Lost, Refused
 from relay.frames import encode_masked
 from relay.protocol import Message, SpeechProtocol
+from relay.text import printable
 
 SWITCHING_PROTOCOLS: Final = 101  # the HTTP status of a WebSocket that is open
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")  # never behind a proxy, which the library would try all the same
@@ -205,5 +206,4 @@ def _close_reason(payload: bytes) -> tuple[int, str]:
 
 
 def _short(trouble: Exception) -> str:
-    said = " ".join(str(trouble).split()) or type(trouble).__name__
-    return said[:120]
+    return printable(" ".join(str(trouble).split()), 120) or type(trouble).__name__

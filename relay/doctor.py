@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from relay.call import Listening, Switchboard
@@ -33,7 +33,8 @@ def examine(settings: Settings, service: SpeechService | SettingsError) -> Itera
     yield _service(service)
     server = None
     try:
-        server = Server(create_app(Switchboard(settings, Listening(()), Hub())), settings)
+        # Alone, so that a server whose workers share the port is found out, and not robbed of calls.
+        server = Server(create_app(Switchboard(settings, Listening(()), Hub())), replace(settings, workers=1))
         yield Finding(True, f"Port {server.port} can be listened on.")
     except SettingsError as taken:
         yield _port_in_use(settings, taken)

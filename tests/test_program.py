@@ -405,10 +405,11 @@ def _hang_up_on_all(taken: socket.socket) -> None:
         taken.accept()[0].close()
 
 
-def test_the_doctor_knows_a_server_that_runs_already(tmp_path: Path) -> None:
-    with program(folder=tmp_path, PORT="0") as server:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_doctor_knows_a_server_that_runs_already(tmp_path: Path, workers: str) -> None:
+    with program(folder=tmp_path, PORT="0", WORKERS=workers) as server:
         port = media_url(server).split(":")[-1].split("/")[0]
-        with program("doctor", folder=tmp_path, PORT=port) as started:
+        with program("doctor", folder=tmp_path, PORT=port, WORKERS=workers) as started:
             assert started.end() == 1
     started.line(f"^ok .*runs on port {port} already")
     started.line("^to do .*DEEPGRAM_API_KEY is not set")

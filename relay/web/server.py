@@ -19,8 +19,6 @@ from relay.errors import SettingsError
 from relay.mediasocket import MediaSocketHandler
 from relay.settings import Settings
 
-log = logging.getLogger(__name__)
-
 BACKLOG: Final = 1024  # connections that may wait to be accepted: a busy minute's calls begin together
 
 
