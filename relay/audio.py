@@ -14,6 +14,9 @@ SAMPLE_RATE: Final = 8000
 SAMPLES_PER_MS: Final = SAMPLE_RATE // 1000
 SILENCE: Final = 0xFF  # the mu-law byte of the sample 0 (ITU-T G.711)
 
+QUIET: Final = 400  # of 32768; the noise of a line stays below, even soft speech does not (see `is_quiet`)
+LOUD_SHARE: Final = 0.02  # of its samples may be louder in audio that is quiet: clicks, a breath
+
 _BIAS: Final = 0x84
 _LOUDEST: Final = 32635  # the loudest sample mu-law can carry, in 16 bits
 
@@ -48,6 +51,14 @@ def encode_mulaw(samples: Sequence[int]) -> bytes:
 def silence(samples: int) -> bytes:
     """So many samples of mu-law silence."""
     return bytes((SILENCE,)) * samples
+
+
+_QUIET_BYTES: Final = bytes(byte for byte, sample in enumerate(_DECODED) if abs(sample) < QUIET)
+
+
+def is_quiet(audio: bytes | bytearray) -> bool:
+    """Whether nobody speaks in it, as far as loudness tells."""
+    return len(audio.translate(None, _QUIET_BYTES)) <= len(audio) * LOUD_SHARE
 
 
 class Piece(NamedTuple):

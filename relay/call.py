@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import partial
 from statistics import median
 from time import monotonic
 from typing import Final, Protocol
@@ -14,7 +12,7 @@ import gevent
 import orjson
 from gevent.event import Event
 
-from relay.audio import SAMPLES_PER_MS, Interleaver, Piece, Timeline
+from relay.audio import SAMPLES_PER_MS, Piece, Timeline
 from relay.connection import Patience
 from relay.events import (
     CallEvent,
@@ -35,10 +33,11 @@ from relay.events import (
     StreamEnded,
     Track,
 )
+from relay.feed import Feed
 from relay.hub import Happened, Hub
-from relay.protocol import CallInfo, SpeechService
+from relay.listening import Choice, Listening, first_choice
+from relay.protocol import CallInfo
 from relay.settings import Settings
-from relay.speech import SpeechClient
 from relay.text import printable
 from relay.twilio import PHONE_AUDIO, parse
 
@@ -65,54 +64,6 @@ class Socket(Protocol):
         """Says goodbye."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listening:
-    """Who listens to the calls, or why nobody does."""
-
-    services: tuple[SpeechService, ...]
-    why_not: str = ""
-
-
-class Feed:
-    """One client and the tracks it hears: one as it is, or two interleaved."""
-
-    def __init__(self, client: SpeechClient, tracks: tuple[Track, ...]) -> None:
-        self.client = client
-        self.tracks = tracks
-        self._interleaver = Interleaver() if len(tracks) == 2 else None
-
-    @property
-    def cut_ms(self) -> int:
-        """Audio that came too late to be put in its place."""
-        return self._interleaver.cut // SAMPLES_PER_MS if self._interleaver else 0
-
-    @property
-    def missing_ms(self) -> float:
-        """How much audio has still to come until there is one more chunk to send."""
-        return self.client.missing_ms
-
-    def ear(self, track: Track) -> Callable[[Piece], None]:
-        """What takes the audio of one of its tracks."""
-        if self._interleaver is None:
-            return self.client.send
-        return partial(self._interleaver.add, self.tracks.index(track))
-
-    def pass_on(self) -> None:
-        """Gives the client what is ready: of two tracks, what both have."""
-        if self._interleaver is not None:
-            self._send(self._interleaver.ready())
-
-    def finish(self) -> None:
-        """No more audio will come."""
-        if self._interleaver is not None:
-            self._send(self._interleaver.flush())
-        self.client.finish()
-
-    def _send(self, pieces: Iterable[Piece]) -> None:
-        for piece in pieces:
-            self.client.send(piece)
-
-
 class Side:
     """One track of a stream: its audio's place in time, and who hears it."""
 
@@ -129,6 +80,8 @@ class Switchboard:
         self.listening = listening
         self.hub = hub
         self.patience = patience or Patience(answer=settings.service_silence_s)
+        for provider in listening.providers:
+            provider.on_change = lambda change: hub.publish(Happened(None, change))
         self.answers = True  # new sockets; False once we are asked to go
         self.quiet = Event()  # set while no stream is live
         self.quiet.set()
@@ -188,6 +141,7 @@ class Stream:
         self._call: CallInfo | None = None
         self._stream_sid = ""
         self._sides: dict[Track, Side] = {}
+        self._chosen: list[tuple[Choice, ...]] = []  # who listens, side by side, and who takes over from each
         self._feeds: list[Feed] = []
         self._connected = False  # it has said so
         self._standby = False  # another stream has our tracks
@@ -288,7 +242,10 @@ class Stream:
             return "its audio is in a format we cannot handle"
         self._call = CallInfo(event.call_sid, event.stream_sid, event.tracks)
         self._tell(MessageReceived("start", _start(event)))
-        self._tell(StreamBegun())
+        self._chosen, complaints = self._switchboard.listening.choose(event.parameters)
+        for complaint in complaints:
+            self._complain(complaint)
+        self._tell(StreamBegun(tuple(choices[0].service.traits.name for choices in self._chosen)))
         self._stream_sid = event.stream_sid
         self._sides = {track: Side() for track in event.tracks}
         self._made_sense = True
@@ -298,34 +255,32 @@ class Stream:
     def _transcribe(self, call: CallInfo) -> None:
         """Connects the stream to the services, unless another stream of the call does the same."""
         tracks = self._switchboard.claim(self, call)
-        listening = self._switchboard.listening
         if not tracks:
             if not self._standby:
                 self._standby = True
                 self._tell(NotTranscribed("another stream of this call brings the same tracks; this one stands by"))
             return
         self._standby = False
-        if not listening.services:
-            self._tell(NotTranscribed(listening.why_not))
+        if not self._chosen:
+            self._tell(NotTranscribed(self._switchboard.listening.why_not))
         else:
-            self._feeds = [feed for service in listening.services for feed in self._feeds_for(service, call, tracks)]
+            self._feeds = [feed for choices in self._chosen for feed in self._feeds_for(choices, call, tracks)]
             for track in tracks:
                 self._sides[track].ears = [feed.ear(track) for feed in self._feeds if track in feed.tracks]
 
-    def _feeds_for(self, service: SpeechService, call: CallInfo, tracks: tuple[Track, ...]) -> Iterable[Feed]:
-        together = self._settings.tracks == "together" and len(tracks) <= service.traits.tracks
+    def _feeds_for(self, choices: tuple[Choice, ...], call: CallInfo, tracks: tuple[Track, ...]) -> Iterable[Feed]:
+        at_once = first_choice(choices).service.traits.tracks
+        together = self._settings.tracks == "together" and len(tracks) <= at_once
         for share in [tracks] if together else [(track,) for track in tracks]:
-            client = SpeechClient(
-                service,
+            yield Feed(
                 call,
                 share,
-                self._tell,
+                choices,
+                self._tell_of,
                 chunk_ms=self._settings.chunk_ms,
                 replay_s=self._settings.replay_s,
                 patience=self._switchboard.patience,
             )
-            client.start()
-            yield Feed(client, share)
 
     def _media(self, event: Media) -> None:
         """Happens 100 times a second in each call, so what is rare is done elsewhere."""
@@ -386,14 +341,14 @@ class Stream:
         for feed in self._feeds:
             feed.finish()
         for feed in self._feeds:
-            feed.client.close()
+            feed.close()
         if self._call is not None:
             self._tell(self._summary(reason))
         else:
             log.info("a WebSocket that never started a stream is over: %s", printable(reason))
 
     def _summary(self, reason: str) -> StreamEnded:
-        tallies = [feed.client.tally for feed in self._feeds]
+        tallies = [tally for feed in self._feeds for tally in feed.tallies]
         timelines = [side.timeline for side in self._sides.values()]
         return StreamEnded(
             reason=printable(reason),
@@ -412,6 +367,9 @@ class Stream:
 
     def _tell(self, event: CallEvent) -> None:
         self._switchboard.hub.publish(Happened(self._call, event))
+
+    def _tell_of(self, service: str, event: CallEvent) -> None:
+        self._switchboard.hub.publish(Happened(self._call, event, service))
 
     def _complain(self, complaint: str) -> None:
         """Says once what is wrong with the stream's messages."""

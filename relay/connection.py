@@ -19,7 +19,7 @@ import gevent
 import websocket
 from websocket._abnf import frame_buffer
 
-from relay.errors import Lost, Refused
+from relay.errors import Lost, Refused, ServiceError, Stalled
 from relay.frames import encode_masked
 from relay.protocol import Message, SpeechProtocol
 from relay.text import printable
@@ -44,6 +44,8 @@ class Patience:
     ping_after: float = 5.0  # of hearing nothing at all, to ask whether anyone is there
     pong: float = 10.0  # for the answer to that
     drain: float = 10.0  # for the last words, beyond the time the audio itself takes
+    ask: float = 20.0  # for what can be asked about a call only after its end
+    ask_again: float = 0.5  # between two such questions; doubled each time
     retry_first: float = 0.25  # before the first new attempt; doubled each time
     retry_most: float = 10.0
 
@@ -145,8 +147,9 @@ class Connection:
         with self._errors_as_lost():
             self._socket.ping()
 
-    def receive(self) -> Message:
-        """The next message, awaited without a deadline. Raises what the protocol makes of a close frame, or Lost."""
+    def receive(self) -> Message | None:
+        """The next message, awaited without a deadline; None when the service has said all and closed. Raises what the
+        protocol makes of any other close frame, or Lost."""
         while True:
             with self._errors_as_lost():
                 opcode, frame = self._socket.recv_data_frame(control_frame=True)
@@ -156,7 +159,9 @@ class Connection:
                 if opcode == websocket.ABNF.OPCODE_BINARY:
                     return bytes(frame.data)
                 if opcode == websocket.ABNF.OPCODE_CLOSE:
-                    raise self._protocol.closed(*_close_reason(frame.data))
+                    if (trouble := self._protocol.closed(*_close_reason(frame.data))) is None:
+                        return None
+                    raise trouble
 
     def close(self) -> None:
         """Says goodbye if it can be said at once, and lets go. Whoever is sending or receiving gets Lost."""
@@ -174,9 +179,12 @@ class Connection:
             yield
         except (websocket.WebSocketException, OSError, AttributeError) as trouble:  # AttributeError: it was let go of
             self._socket.shutdown()  # type: ignore[no-untyped-call]
-            late = isinstance(trouble, TimeoutError | websocket.WebSocketTimeoutException)
-            what = f"takes no more audio within {self._patience.send:g} s" if late else f"broke ({_short(trouble)})"
-            raise Lost(f"{self._name}'s connection {what}") from None
+            raise self._lost(trouble) from None
+
+    def _lost(self, trouble: Exception) -> ServiceError:
+        if isinstance(trouble, TimeoutError | websocket.WebSocketTimeoutException):
+            return Stalled(f"{self._name}'s connection takes no more audio within {self._patience.send:g} s")
+        return Lost(f"{self._name}'s connection broke ({_short(trouble)})")
 
 
 def knock(url: str, within: float = 10.0) -> None:

@@ -21,15 +21,22 @@ from relay.events import (
     MediaReceived,
     MessageReceived,
     NotTranscribed,
+    Remark,
+    ServiceBack,
     ServiceConnected,
     ServiceConnecting,
+    ServiceDown,
     ServiceLost,
     ServiceRefused,
+    ServiceReplaced,
+    SessionBegun,
     SocketAccepted,
     SpeechStarted,
     StreamBegun,
     StreamEnded,
+    Summary,
     Transcript,
+    Translation,
     UtteranceEnded,
 )
 from relay.hub import Happened
@@ -109,17 +116,17 @@ class Console:
     def __init__(self, outlet: Outlet, *, verbose: bool = False) -> None:
         self._outlet = outlet
         self._verbose = verbose
-        self._live: set[str] = set()  # stream SIDs
+        self._live: dict[str, bool] = {}  # stream SIDs, and whether several services listen side by side
         self._rich = Rich(force_terminal=True, highlight=False, soft_wrap=True) if outlet.is_terminal else None
 
     def hear(self, happened: Happened) -> None:
         """Shows one event as a line, or as none."""
         call, event = happened.call, happened.event
         if call is not None and isinstance(event, StreamBegun):
-            self._live.add(call.stream_sid)
-        whose = self._whose(call)
+            self._live[call.stream_sid] = len(event.services) > 1
+        whose = self._whose(call, happened.service)
         if call is not None and isinstance(event, StreamEnded):
-            self._live.discard(call.stream_sid)
+            self._live.pop(call.stream_sid, None)
             whose = ""  # it names its call itself
         for line, style in _lines(call, event, verbose=self._verbose):
             self.say(whose + line, style)
@@ -132,9 +139,13 @@ class Console:
             line = capture.get()
         self._outlet.write(line)
 
-    def _whose(self, call: CallInfo | None) -> str:
-        """Which call a line belongs to, when there is more than one."""
-        return f"{short(call.call_sid)} " if call is not None and len(self._live) > 1 else ""
+    def _whose(self, call: CallInfo | None, service: str) -> str:
+        """Which call a line belongs to, when there is more than one, and which service, when several listen to it."""
+        if call is None:
+            return ""
+        of_call = f"{short(call.call_sid)} " if len(self._live) > 1 else ""
+        of_service = f"{service}: " if service and self._live.get(call.stream_sid) else ""
+        return of_call + of_service
 
 
 def short(call_sid: str) -> str:
@@ -164,6 +175,21 @@ def _lines(call: CallInfo | None, event: object, *, verbose: bool) -> list[tuple
             return [(f"Connected to {service} WebSocket{replayed}", "cyan")]
         case ServiceLost(service, reason, retry_in_s):
             return [(f"{service} connection lost: {reason}. Trying again in {retry_in_s:.1f} s.", "yellow")]
+        case SessionBegun(service, session_id):
+            return [(f"{service} session ID: {printable(session_id)}", "dim")]
+        case ServiceReplaced(service, by, reason, from_ms):
+            return [(f"{service} is given up: {reason}. {by} goes on from {_seconds(from_ms)}.", "yellow")]
+        case ServiceDown(service, reason):
+            return [(f"{service} is taken for down ({reason}): new calls go to another service for now.", "yellow")]
+        case ServiceBack(service):
+            return [(f"{service} is well again.", "cyan")]
+        case Translation(track, text, start_ms, end_ms, language):
+            said = printable(text, LONGEST_TEXT)
+            return [(f"[{printable(language).upper()}] {track.capitalize()}: {said} [{start_ms} - {end_ms}]", "green")]
+        case Remark(track, kind, text, start_ms, end_ms):
+            return [(f"[{kind.upper()}] {track.capitalize()}: {printable(text)} [{start_ms} - {end_ms}]", "dim")]
+        case Summary(text):
+            return [(f"[SUMMARY] {printable(text, LONGEST_TEXT)}", "green")]
         case ServiceRefused(_, reason) | NotTranscribed(reason):
             return [(f"Not transcribed: {reason}.", "red")]
         case Gap(track, start_ms, end_ms, reason):

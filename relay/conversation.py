@@ -10,18 +10,20 @@ from typing import Final
 
 from gevent.event import Event
 
-from relay.audio import SAMPLES_PER_MS, Piece
+from relay.audio import SAMPLES_PER_MS, Piece, is_quiet, silence
 from relay.connection import Connection, Patience
-from relay.errors import Lost, ServiceError
+from relay.errors import Lost, ServiceError, Stalled
 from relay.events import (
     Complained,
     Finished,
     Heard,
     Malformed,
+    Remark,
     ServiceEvent,
     SpeechStarted,
     Track,
     Transcript,
+    Translation,
     UtteranceEnded,
     Word,
 )
@@ -30,6 +32,9 @@ from relay.replay import Clock, ReplayBuffer
 
 TROUBLES_AT_MOST: Final = 20  # kinds of trouble with a service's answers that are told for one connection
 REST_AFTER: Final = 16  # chunks sent without a pause, where the pace allows it; then other greenlets have their turn
+BEHIND: Final = 500 * SAMPLES_PER_MS  # samples not yet sent, from which on pauses are left out (see `_is_in_pause`)
+PAUSE_KEPT: Final = 300 * SAMPLES_PER_MS  # samples of quiet left on either side of speech
+DEAF_AFTER: Final = 2.0  # times the patience for an answer, of speech that a service answers nothing to
 DELAYS_KEPT: Final = 10_000  # newest ones, for the median at the end of a call: three hours of interims
 
 
@@ -58,6 +63,7 @@ class Conversation:
         traits: Traits,
         patience: Patience,
         chunk: int,
+        clock: Clock,
         tally: Tally,
         on_event: Callable[[ServiceEvent], None],
     ) -> None:
@@ -69,20 +75,35 @@ class Conversation:
         self._traits = traits
         self._patience = patience
         self._chunk = chunk
+        self._clock = clock
         self._tally = tally
         self._on_event = on_event
-        self._clock = Clock()
         self._ended: ServiceError | None = None  # why the reader stopped
+        self._opening = False  # we wait for the service to be ready
         self._closing = False  # we have said that no more audio will come
         self._finished = False  # the service has said all it will
         now = monotonic()
         self._due = now  # when the next chunk may go, at the fastest pace the service takes
         self._sent_at = now
         self._asked_at: float | None = None  # when audio was sent that nothing has answered yet
+        self._unanswered_s = 0.0  # of speech, sent to a service that does not answer silence
+        self._quiet = 0  # samples without speech at the end of what was sent
         self._pinged_at: float | None = None
         self._troubles: set[ServiceEvent] = set()  # of which each kind is told once
 
     # --- Audio out ------------------------------------------------------------------------------------------
+
+    def open(self, *, resumed: bool) -> None:
+        """Says what is said first; in a resumed session, finds out where to go on. Raises ServiceError."""
+        opening = self._protocol.opening()
+        self._say(opening, monotonic())
+        self._opening, self._asked_at = True, monotonic()
+        self._wait_until(lambda: self._protocol.ready)
+        self._opening, self._asked_at = False, None
+        if resumed:
+            self._clock.rewind(self._protocol.taken)
+            self._buffer.resume(self._clock.end(self._protocol.taken))
+        self._count_own(opening)
 
     def write(self) -> None:
         """Sends audio as it comes, until there will be no more. Raises ServiceError."""
@@ -95,10 +116,14 @@ class Conversation:
                 unrested = 0
         self._closing = True
         self._say(self._protocol.closing(), monotonic())
+        self._asked_at = monotonic()  # for the last words
 
     def drain(self) -> None:
         """Waits for the last words. Raises ServiceError when the connection fails before them."""
-        while not self._finished:
+        self._wait_until(lambda: self._finished)
+
+    def _wait_until(self, done: Callable[[], bool]) -> None:
+        while not done():
             self._wake.wait(self._check(monotonic()))
             self._wake.clear()
 
@@ -107,6 +132,10 @@ class Conversation:
         until_check = self._check(now)
         if now < self._due:
             return min(self._due - now, until_check)
+        if self._is_in_pause():
+            self._quiet += self._chunk
+            self._buffer.take(self._chunk)
+            return 0
         until_idle = self._sent_at + self._traits.idle_after_s - now
         if piece := self._buffer.take(self._chunk, partial=until_idle <= 0):
             self._send(piece, now)
@@ -118,22 +147,49 @@ class Conversation:
             return 0
         return min(until_idle, until_check)
 
+    def _is_in_pause(self) -> bool:
+        """Whether the next chunk may be left out: a service that takes no more than real time can only so be caught up
+        with, and nobody speaks in it, nor shortly before or after."""
+        if self._traits.catches_up or self._buffer.waiting < BEHIND or self._quiet < PAUSE_KEPT:
+            return False
+        ahead = self._buffer.peek(self._chunk + PAUSE_KEPT)
+        return len(ahead) == (self._chunk + PAUSE_KEPT) * len(self._tracks) and is_quiet(ahead)
+
     def _send(self, piece: Piece, now: float) -> None:
         samples = len(piece.audio) // len(self._tracks)
         self._clock.send(piece.start, samples)
-        self._say(self._protocol.audio(piece.audio), now)
-        # No credit is given for time without audio: a burst would be faster than the service allows.
-        self._due = max(self._due, now) + samples / SAMPLES_PER_MS / 1000 / self._traits.pace
-        if self._asked_at is None:
+        missing = self._traits.smallest_chunk_ms * SAMPLES_PER_MS - samples
+        audio = piece.audio
+        if missing > 0:
+            audio += silence(missing * len(self._tracks))
+            self._clock.stand_still(self._buffer.next, missing)
+            samples += missing
+        self._say(self._protocol.audio(audio), now)
+        seconds = samples / SAMPLES_PER_MS / 1000 / self._traits.pace
+        self._due = max(self._due, now - self._traits.makes_up_s) + seconds
+        if not self._traits.answers_silence:
+            self._note_speech(audio, samples, seconds)
+        elif self._asked_at is None:
             self._asked_at = now
+
+    def _note_speech(self, audio: bytes, samples: int, seconds: float) -> None:
+        if is_quiet(audio):
+            self._quiet += samples
+        else:
+            self._quiet = 0
+            self._unanswered_s += seconds
 
     def _keep_alive(self, now: float) -> None:
         messages = self._protocol.idle()
+        self._count_own(messages)
+        self._say(messages, now)
+        self._asked_at = None  # whoever is sent no audio owes no answer
+
+    def _count_own(self, messages: list[Message]) -> None:
+        """The service counts all audio it is sent; what is not the call's must not move the call's clock."""
         for message in messages:
             if isinstance(message, bytes):
                 self._clock.stand_still(self._buffer.next, len(message) // len(self._tracks))
-        self._say(messages, now)
-        self._asked_at = None  # whoever is sent no audio owes no answer
 
     def _say(self, messages: list[Message], now: float) -> None:
         self._sent_at = now
@@ -148,7 +204,9 @@ class Conversation:
             raise self._ended
         name, patience = self._traits.name, self._patience
         if self._asked_at is not None and now - self._asked_at > patience.answer:
-            raise Lost(f"{name} takes audio and has answered nothing for {patience.answer:g} s")
+            raise Stalled(f"{name} takes audio and has answered nothing for {patience.answer:g} s")
+        if self._unanswered_s > DEAF_AFTER * patience.answer:
+            raise Stalled(f"{name} takes audio and has answered nothing to {self._unanswered_s:.0f} s of speech")
         quiet = now - self._connection.last_heard
         if quiet < patience.ping_after:
             self._pinged_at = None
@@ -157,7 +215,7 @@ class Conversation:
             self._pinged_at = now
             self._connection.ping()
         if now - self._pinged_at > patience.pong:
-            raise Lost(f"{name} has not answered a ping for {patience.pong:g} s")
+            raise Stalled(f"{name} has not answered a ping for {patience.pong:g} s")
         return min(patience.ping_after, patience.pong)
 
     # --- Answers in -----------------------------------------------------------------------------------------
@@ -166,11 +224,14 @@ class Conversation:
         """Takes answers until the connection ends."""
         end: ServiceError = Lost(f"{self._traits.name}'s answers could not be taken")
         try:
-            while True:
-                message = self._connection.receive()
-                self._asked_at = None
+            while (message := self._connection.receive()) is not None:
+                self._asked_at = monotonic() if self._closing else None
+                self._unanswered_s = 0.0
                 for event in self._protocol.receive(message):
                     self._take(event)
+                if self._opening:
+                    self._wake.set()
+            self._take(Finished())
         except ServiceError as why:
             end = why
         finally:
@@ -187,6 +248,8 @@ class Conversation:
             case Transcript():
                 self._count(event)
                 self._on_event(self._in_call_time(event))
+            case Translation() | Remark():
+                self._on_event(replace(event, start_ms=self._start(event.start_ms), end_ms=self._end(event.end_ms)))
             case SpeechStarted(track, at_ms):
                 self._on_event(SpeechStarted(track, self._start(at_ms)))
             case UtteranceEnded(track, last_word_ms):

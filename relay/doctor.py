@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Final
 
-from relay.call import Listening, Switchboard
-from relay.connection import Connection, Patience, knock
+from relay.call import Switchboard
+from relay.connection import knock
 from relay.errors import ServiceError, SettingsError
-from relay.events import Track
 from relay.hub import Hub
-from relay.protocol import CallInfo, SpeechService
+from relay.listening import Listening
+from relay.provider import Provider
 from relay.settings import Settings
 from relay.web.routes import create_app, media_url
 from relay.web.server import Server
-
-_NOBODY: Final = CallInfo("CA-doctor", "MZ-doctor", (Track.INBOUND,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +24,15 @@ class Finding:
     sentence: str
 
 
-def examine(settings: Settings, service: SpeechService | SettingsError) -> Iterator[Finding]:
-    """Looks at everything in turn. `service` is as configured, or what is wrong with its settings."""
+def examine(settings: Settings, listening: Listening | SettingsError) -> Iterator[Finding]:
+    """Looks at everything in turn. `listening` is who was set up to listen, or what is wrong with the settings."""
     yield Finding(True, "The settings can be read.")
-    yield _service(service)
+    if isinstance(listening, SettingsError):
+        yield Finding(False, str(listening))
+    elif not listening.services:
+        yield Finding(False, f"{listening.why_not}.")
+    else:
+        yield from map(_provider, (*listening.services, *listening.fallbacks, *listening.on_request))
     server = None
     try:
         # Alone, so that a server whose workers share the port is found out, and not robbed of calls.
@@ -45,21 +47,13 @@ def examine(settings: Settings, service: SpeechService | SettingsError) -> Itera
             server.close()
 
 
-def _service(service: SpeechService | SettingsError) -> Finding:
-    if isinstance(service, SettingsError):
-        return Finding(False, str(service))
-    name = service.traits.name
-    protocol = service.protocol(_NOBODY, _NOBODY.tracks)
+def _provider(provider: Provider) -> Finding:
+    name = provider.traits.name
     try:
-        connection = Connection(name, protocol, Patience())
-        try:
-            for message in protocol.closing():
-                connection.send(message)
-        finally:
-            connection.close()
+        provider.probe()
     except ServiceError as trouble:
         return Finding(False, f"{trouble}.")
-    return Finding(True, f"{name} accepts the key and the settings.")
+    return Finding(True, f"{name} accepts the key and the settings, and finishes a short session.")
 
 
 def _port_in_use(settings: Settings, taken: SettingsError) -> Finding:

@@ -3,9 +3,12 @@
     RelayError
     ├── SettingsError       ours: a setting is missing or wrong, and the sentence names it
     └── ServiceError        a speech service's connection is not to be had, or was lost
-        ├── Refused         final: the key, the account or the request is at fault
+        ├── Refused         ours, and final: the request is at fault
+        │   └── Denied      final for every call: the key or the account is at fault
         ├── Unavailable     theirs: too busy or broken; may pass
-        └── Lost            the network's, or nobody's: dropped, stalled, closed early; may pass
+        └── Lost            the network's, or nobody's: dropped, closed early; may pass
+            ├── Stalled     theirs: takes audio, or says nothing, for too long
+            └── Misspoke    ours: a rule of the service was broken; on a new connection it need not be
 
 Every message is one sentence a person can act on, and holds no key and no spoken word.
 """
@@ -29,9 +32,21 @@ class Refused(ServiceError):
     """The service said no for good; the same request will be refused again."""
 
 
+class Denied(Refused):
+    """The service will have no call of ours: the key is wrong, or the account may not or cannot pay."""
+
+
 class Unavailable(ServiceError):
     """The service cannot take us now; later it may."""
 
 
 class Lost(ServiceError):
     """The connection ended, or went silent, before its work was done."""
+
+
+class Stalled(Lost):
+    """The connection stands, and nothing comes of it."""
+
+
+class Misspoke(Lost):
+    """We broke one of the service's rules. It says nothing of how well the service is."""

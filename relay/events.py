@@ -171,6 +171,52 @@ class UtteranceEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionBegun:
+    """The service has given this conversation a name of its own, by which its support finds it."""
+
+    service: str
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """What was said on one track from `start_ms` to `end_ms`, in another language."""
+
+    track: Track
+    text: str
+    start_ms: int
+    end_ms: int
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What the service makes of something that was said: a mood, a name; `kind` says which."""
+
+    track: Track
+    kind: str
+    text: str
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The whole call in a few words, which the service says after its end."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """All that the service has made of the call, fetched after its end, as the JSON it came in."""
+
+    service: str
+    session_id: str
+    document: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Complained:
     """The service disliked something we sent, and goes on."""
 
@@ -182,7 +228,21 @@ class Finished:
     """The service has said all it will say about the audio it was sent."""
 
 
-ServiceEvent = Transcript | Heard | SpeechStarted | UtteranceEnded | Complained | Finished | Ignored | Malformed
+ServiceEvent = (
+    Transcript
+    | Heard
+    | SpeechStarted
+    | UtteranceEnded
+    | SessionBegun
+    | Translation
+    | Remark
+    | Summary
+    | CallResult
+    | Complained
+    | Finished
+    | Ignored
+    | Malformed
+)
 
 
 # --- What the relay says -----------------------------------------------------------------------------------
@@ -219,6 +279,31 @@ class ServiceRefused:
 
     service: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceReplaced:
+    """Another service hears the rest of the call, from `from_ms` on: from where the one before had finalised."""
+
+    service: str
+    by: str
+    reason: str
+    from_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceDown:
+    """The service is taken for down: new calls go to another until it answers a probe."""
+
+    service: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceBack:
+    """The service has answered a probe: new calls go to it again."""
+
+    service: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +348,9 @@ class NotTranscribed:
 
 @dataclass(frozen=True, slots=True)
 class StreamBegun:
-    """The stream is known and its audio is about to come."""
+    """The stream is known and its audio is about to come. `services` will listen, side by side if they are several."""
+
+    services: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +370,16 @@ class StreamEnded:
     final_delay_ms: int | None
 
 
-SpeechEvent = ServiceEvent | ServiceConnecting | ServiceConnected | ServiceLost | ServiceRefused | Gap
+SpeechEvent = ServiceEvent | ServiceConnecting | ServiceConnected | ServiceLost | ServiceRefused | ServiceReplaced | Gap
 
-CallEvent = SpeechEvent | SocketAccepted | MessageReceived | MediaReceived | NotTranscribed | StreamBegun | StreamEnded
+CallEvent = (
+    SpeechEvent
+    | ServiceDown
+    | ServiceBack
+    | SocketAccepted
+    | MessageReceived
+    | MediaReceived
+    | NotTranscribed
+    | StreamBegun
+    | StreamEnded
+)

@@ -14,10 +14,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """An event and the call it belongs to; None while its stream has not said whose it is."""
+    """An event, the call it belongs to (None while its stream has not said whose it is, or when it belongs to none),
+    and the name of the service that it is about, if it is about one."""
 
     call: CallInfo | None
     event: CallEvent
+    service: str = ""
 
 
 Listener = Callable[[Happened], None]

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from relay.audio import SILENCE, Piece
+from relay.audio import SILENCE, Piece, is_quiet
 
 STRETCHES_AT_MOST: Final = 500  # of audio with holes between; whoever makes more in a minute is no phone call
 
@@ -25,14 +25,14 @@ class Loss:
 
 
 class Clock:
-    """From a connection's time, which starts with its first audio, to the call's.
+    """From a session's time, which starts with its first audio, to the call's.
 
     Services count the audio they are sent. Where it does not continue what was sent before (a replay begins, a long
     gap is left out, silence of our own keeps the line open) the two clocks part, and an anchor is set.
     """
 
     def __init__(self) -> None:
-        self.sent = 0  # samples of this connection so far
+        self.sent = 0  # samples of this session so far
         self._sent: list[int] = []
         self._positions: list[int] = []
         self._paces: list[int] = []  # of the call's clock from this anchor on: 1, or 0 where it stands still
@@ -47,6 +47,13 @@ class Clock:
         """So many samples that are not the call's go out now, where the call's go on at this position."""
         self._anchor(position, 0)
         self.sent += samples
+
+    def rewind(self, sent: int) -> None:
+        """Of what was sent, only so many samples have arrived."""
+        self.sent = min(sent, self.sent)
+        kept = bisect_right(self._sent, self.sent)
+        for anchors in (self._sent, self._positions, self._paces):
+            del anchors[max(1, kept) :]
 
     @property
     def is_the_calls(self) -> bool:
@@ -98,6 +105,11 @@ class _Stretch:
         del self.audio[: samples * self.tracks]
         self.start += samples
 
+    def side(self, side: int, start: int, end: int) -> bytes:
+        """One track's audio between two positions within it."""
+        first, last = (start - self.start) * self.tracks, (end - self.start) * self.tracks
+        return bytes(self.audio[first + side : last : self.tracks])
+
     def silence(self, side: int, until: int) -> None:
         samples = min(until - self.start, len(self))
         if samples > 0:
@@ -113,6 +125,7 @@ class ReplayBuffer:
 
     def __init__(self, tracks: int, most: int) -> None:
         self.finished = False  # no more audio will come
+        self.forgets_pauses = False  # for a service that says nothing of pauses, and so never has heard one
         self._tracks = tracks
         self._most = most
         self._stretches: deque[_Stretch] = deque()
@@ -120,10 +133,16 @@ class ReplayBuffer:
         self._waiting = 0  # of those, the ones not yet sent on the present connection
         self._end = 0  # where the newest audio ends
         self._next = 0  # where sending goes on
-        self._unsafe: deque[tuple[int, int]] = deque()  # sent, not heard, and dropped for want of room: from, to
+        # Of each track: sent, not heard, and dropped for want of room: from, to.
+        self._unsafe: list[deque[tuple[int, int]]] = [deque() for _ in range(tracks)]
         self._abandoned = False
         self._heard = [0] * tracks
         self._losses: list[list[Loss]] = [[] for _ in range(tracks)]
+
+    @property
+    def most(self) -> int:
+        """How many samples are kept at most."""
+        return self._most
 
     @property
     def unheard(self) -> int:
@@ -183,12 +202,21 @@ class ReplayBuffer:
             return stretch.cut(start, samples)
         return None
 
+    def peek(self, samples: int) -> bytes:
+        """What will be taken next: so many samples, or fewer up to a hole or the end."""
+        for stretch in self._stretches:
+            if stretch.end > self._next:
+                start = max(stretch.start, self._next)
+                return stretch.cut(start, min(samples, stretch.end - start)).audio
+        return b""
+
     def heard(self, side: int, until: int) -> None:
         """This track will not be needed again up to here."""
         self._heard[side] = max(self._heard[side], min(until, self._next))
         self._forget(min(self._heard))
-        while self._unsafe and self._unsafe[0][1] <= min(self._heard):
-            self._unsafe.popleft()
+        unsafe = self._unsafe[side]
+        while unsafe and unsafe[0][1] <= self._heard[side]:
+            unsafe.popleft()
 
     def heard_all(self) -> None:
         """The service has said all it will about what was sent."""
@@ -208,6 +236,16 @@ class ReplayBuffer:
         self._next = min(self._heard)
         self._waiting = self._held
 
+    def resume(self, position: int) -> None:
+        """The connection is gone, and its session is not: send again from where the service says it stands."""
+        self._next = min(self._next, position)
+        self._lose_unsafe(since=self._next)
+        self._waiting = sum(stretch.end - max(stretch.start, self._next) for stretch in self._unsent())
+
+    def split(self) -> list[ReplayBuffer]:
+        """The same for each track alone, for a service that takes one at a time."""
+        return [self._alone(side) for side in range(self._tracks)]
+
     def abandon(self) -> None:
         """No service will hear what is left, nor what is still to come."""
         self._abandoned = True
@@ -223,6 +261,23 @@ class ReplayBuffer:
         told = [loss for losses in self._losses for loss in losses]
         self._losses = [[] for _ in range(self._tracks)]
         return told
+
+    def _unsent(self) -> list[_Stretch]:
+        return [stretch for stretch in self._stretches if stretch.end > self._next]
+
+    def _alone(self, side: int) -> ReplayBuffer:
+        alone = ReplayBuffer(1, self._most)
+        alone.finished = self.finished
+        for stretch in self._stretches:
+            start = max(stretch.start, self._heard[side])
+            if start < stretch.end:
+                alone.add(Piece(start, stretch.side(side, start, stretch.end)))
+        alone._end = self._end
+        alone._heard = [self._heard[side]]
+        alone._unsafe = [self._unsafe[side].copy()]
+        alone._losses = [[Loss(0, loss.start, loss.end) for loss in self._losses[side]]]
+        alone._next = self._next
+        return alone
 
     def _forget(self, position: int) -> None:
         while self._stretches and self._stretches[0].start < position:
@@ -240,9 +295,7 @@ class ReplayBuffer:
             oldest = self._stretches[0]
             start, end = oldest.start, oldest.start + min(samples, len(oldest))
             if start < self._next:
-                joins = self._unsafe and self._unsafe[-1][1] == start
-                since = self._unsafe.pop()[0] if joins else start
-                self._unsafe.append((since, min(end, self._next)))
+                self._risk(oldest, start, min(end, self._next))
             if end > self._next:
                 for side, heard in enumerate(self._heard):
                     self._lose(side, max(heard, self._next, start), end)
@@ -251,11 +304,19 @@ class ReplayBuffer:
             self._forget(end)
             samples -= end - start
 
-    def _lose_unsafe(self) -> None:
-        for start, end in self._unsafe:
-            for side, heard in enumerate(self._heard):
-                self._lose(side, max(heard, start), end)
-        self._unsafe.clear()
+    def _risk(self, stretch: _Stretch, start: int, end: int) -> None:
+        """Notes audio that is lost if the connection is; where nobody speaks there is nothing to lose."""
+        for side, unsafe in enumerate(self._unsafe):
+            if self.forgets_pauses and is_quiet(stretch.side(side, start, end)):
+                continue
+            since = unsafe.pop()[0] if unsafe and unsafe[-1][1] == start else start
+            unsafe.append((since, end))
+
+    def _lose_unsafe(self, since: int = 0) -> None:
+        for side, unsafe in enumerate(self._unsafe):
+            for start, end in unsafe:
+                self._lose(side, max(self._heard[side], start, since), end)
+            self._unsafe[side] = deque((start, min(end, since)) for start, end in unsafe if start < since)
 
     def _lose(self, side: int, start: int, end: int) -> None:
         if end <= start:

@@ -91,6 +91,21 @@ def whole(least: int, most: int) -> Callable[[str], int]:
     return read_whole
 
 
+def decimal(least: float, most: float) -> Callable[[str], float]:
+    """A number between two others."""
+
+    def read_decimal(value: str) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = float("nan")
+        if not least <= number <= most:
+            raise ValueError(f"a number from {least:g} to {most:g}, not {value!r}")
+        return number
+
+    return read_decimal
+
+
 def address(*schemes: str) -> Callable[[str], str]:
     """A URL with a host and one of these schemes; a slash at its end is cut."""
 
@@ -107,6 +122,17 @@ def address(*schemes: str) -> Callable[[str], str]:
         return value.rstrip("/")
 
     return read_address
+
+
+def some_of(*choices: str) -> Callable[[str], tuple[str, ...]]:
+    """Some words of a choice, with commas between, none of them twice."""
+
+    def read_choices(value: str) -> tuple[str, ...]:
+        if not set(words(value)) <= set(choices) or len(set(words(value))) < len(words(value)):
+            raise ValueError(f"some of {', '.join(choices)}, with commas between and none twice, not {value!r}")
+        return words(value)
+
+    return read_choices
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
@@ -181,5 +207,11 @@ class Settings:
         30,
         whole(2, 3600),
         "A stream on which Twilio sends nothing for so long is over: behind a tunnel its end may never be told.",
+    )
+    results_folder: str = setting(
+        "RESULTS_FOLDER",
+        "data/results",
+        text,
+        "Where the JSON is kept that a service gives of a whole call after its end. It holds what was said.",
     )
     verbose: bool = setting("VERBOSE", False, switch, "Tell more: counts of media messages, pauses, ignored messages.")

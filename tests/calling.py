@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import gevent
 from gevent.event import Event
 
-from relay.call import Listening, Switchboard
+from relay.call import Switchboard
 from relay.connection import Patience
 from relay.events import StreamEnded
 from relay.hub import Happened, Hub
+from relay.listening import Listening
 from relay.protocol import SpeechService
+from relay.provider import Provider
 from relay.settings import Settings
 from relay.web.routes import MEDIA_PATH, create_app
 from relay.web.server import Server
 from standins.twilio import SimulatedCall
 from tests.numbered import numbered
-from tests.talking import HASTE, Heard
+from tests.talking import HASTE, SPEED, Heard
 
 
 @dataclass
@@ -59,14 +61,21 @@ class Relay:
 
 @contextmanager
 def relay(
-    *services: SpeechService, patience: Patience = HASTE, why_not: str = "nobody listens", **settings: object
+    *services: SpeechService,
+    fallbacks: Sequence[SpeechService] = (),
+    on_request: Sequence[SpeechService] = (),
+    patience: Patience = HASTE,
+    why_not: str = "nobody listens",
+    **settings: object,
 ) -> Iterator[Relay]:
-    """A relay on a free port, with these services."""
+    """A relay on a free port, with these services side by side."""
     chosen = replace(Settings(), port=0, **settings)  # type: ignore[arg-type]
     hub_listeners: list[Callable[[Happened], None]] = []
-    switchboard = Switchboard(
-        chosen, Listening(services, why_not), Hub(lambda happened: hub_listeners[0](happened)), patience
+    first, then, asked = (
+        tuple(Provider(service, patience=patience) for service in some) for some in (services, fallbacks, on_request)
     )
+    listening = Listening(first, then, asked, why_not)
+    switchboard = Switchboard(chosen, listening, Hub(lambda happened: hub_listeners[0](happened)), patience)
     server = Server(create_app(switchboard), chosen)
     running = Relay(f"ws://127.0.0.1:{server.port}{MEDIA_PATH}", switchboard)
     hub_listeners.append(running.hear)
@@ -82,6 +91,13 @@ def say(call: SimulatedCall, length_ms: int, *, at_ms: int = 0) -> None:
     for ms in range(at_ms, at_ms + length_ms, 20):
         for track in call.tracks:
             call.say(track, numbered(track, ms, 20), at_ms=ms)
+
+
+def in_time(call: SimulatedCall, length_ms: int, *, at_ms: int = 0) -> None:
+    """The same at the hurried clock's real time."""
+    for ms in range(at_ms, at_ms + length_ms, 20):
+        say(call, 20, at_ms=ms)
+        gevent.sleep(0.02 / SPEED)
 
 
 def answered(url: str, *tracks: str) -> SimulatedCall:

@@ -92,5 +92,17 @@ def running(arguments: list[str], folder: Path, environ: dict[str, str] | None =
 
 def clean_environment() -> dict[str, str]:
     """This process's environment without any setting of the program's."""
-    mine = ("DEEPGRAM_", "PORT", "HTTP_PORT", "LISTEN_ON", "PUBLIC_URL", "VERBOSE", "WORKERS")
-    return {name: value for name, value in os.environ.items() if not name.startswith(mine)}
+    mine = (
+        "DEEPGRAM_",
+        "GLADIA_",
+        "ASSEMBLYAI_",
+        "SPEECH_",
+        "PORT",
+        "HTTP_PORT",
+        "LISTEN_ON",
+        "PUBLIC_URL",
+        "VERBOSE",
+        "WORKERS",
+        "RESULTS_FOLDER",
+    )
+    return {name: value for name, value in os.environ.items() if not name.startswith(services + ours)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 import gevent
 from gevent.event import Event
@@ -14,7 +14,8 @@ from deepgram_client import TRAITS, Deepgram, DeepgramSettings
 from relay.audio import SAMPLES_PER_MS, Piece
 from relay.connection import Patience
 from relay.events import CallEvent, Gap, Track, Transcript
-from relay.protocol import CallInfo, Traits
+from relay.protocol import Abilities, CallInfo, Limits, SpeechProtocol, SpeechService, Traits
+from relay.replay import ReplayBuffer
 from relay.speech import SpeechClient
 from standins.deepgram import Fault, ListenServer, Rules
 from standins.ear import EarFactory
@@ -26,19 +27,56 @@ CALL: Final = CallInfo("CA00000000000000000000000000000001", "MZ0000000000000000
 FRAME_MS: Final = 20
 
 HASTE: Final = Patience(
-    connect=10, send=5, answer=5, ping_after=0.5, pong=5, drain=10, retry_first=0.01, retry_most=0.05
+    connect=10,
+    send=5,
+    answer=5,
+    ping_after=0.5,
+    pong=5,
+    drain=10,
+    ask_again=0.01,
+    retry_first=0.01,
+    retry_most=0.05,
 )
 
 
-class HastyDeepgram(Deepgram):
-    """Deepgram as we speak to it, but with its pace multiplied; everything else is the real thing."""
+class Hasty:
+    """A service as we speak to it, but with its pace multiplied; everything else is the real thing, unless a test says
+    otherwise of its traits or its limits."""
 
-    traits: Traits = replace(TRAITS, pace=TRAITS.pace * SPEED)  # type: ignore[misc]
+    def __init__(self, service: SpeechService, limits: Limits | None = None, **traits: Any) -> None:
+        self._service = service
+        self._limits = limits
+        self._traits = traits
+
+    @property
+    def traits(self) -> Traits:
+        """The real ones, in a hurry."""
+        traits = self._service.traits
+        in_a_hurry = replace(traits, pace=traits.pace * SPEED, makes_up_s=traits.makes_up_s / SPEED)
+        return replace(in_a_hurry, **self._traits)
+
+    @property
+    def abilities(self) -> Abilities:
+        """The real ones."""
+        return self._service.abilities
+
+    @property
+    def limits(self) -> Limits:
+        """The real ones, if a test has none of its own."""
+        return self._limits or self._service.limits
+
+    def tailored(self, language: str | None, keyterms: tuple[str, ...]) -> Hasty:
+        """The real one, tailored."""
+        return Hasty(self._service.tailored(language, keyterms), self._limits, **self._traits)
+
+    def protocol(self, call: CallInfo, tracks: tuple[Track, ...]) -> SpeechProtocol:
+        """The real one."""
+        return self._service.protocol(call, tracks)
 
 
-def deepgram(server: ListenServer, **settings: object) -> HastyDeepgram:
+def deepgram(server: ListenServer, **settings: object) -> Hasty:
     """The service as a user configures it, at the stand-in's address."""
-    return HastyDeepgram(DeepgramSettings(api_key="key", url=server.url, **settings))  # type: ignore[arg-type]
+    return Hasty(Deepgram(DeepgramSettings(api_key="key", url=server.url, **settings)))  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -112,7 +150,20 @@ def client_for(
     **settings: object,
 ) -> SpeechClient:
     """A client that is connecting already."""
-    client = SpeechClient(deepgram(server, **settings), CALL, tracks, heard, replay_s=replay_s, patience=patience)
+    return client_of(deepgram(server, **settings), heard, tracks, patience=patience, replay_s=replay_s)
+
+
+def client_of(
+    service: SpeechService,
+    heard: Heard,
+    tracks: tuple[Track, ...] = BOTH,
+    *,
+    patience: Patience = HASTE,
+    replay_s: float = 60,
+) -> SpeechClient:
+    """A client of any service that is connecting already."""
+    buffer = ReplayBuffer(len(tracks), round(replay_s * 1000) * SAMPLES_PER_MS)
+    client = SpeechClient(service, CALL, tracks, heard, buffer=buffer, patience=patience)
     client.start()
     return client
 

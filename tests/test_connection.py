@@ -21,10 +21,9 @@ from relay.connection import Connection, knock
 from relay.errors import Lost, Refused, ServiceError
 from relay.events import ServiceLost, Track
 from relay.frames import encode
-from relay.speech import SpeechClient
 from standins.deepgram import Drop, Fault
 from tests.program import ROOT
-from tests.talking import BOTH, CALL, HASTE, HastyDeepgram, Heard, client_for, listening, pieces, speak, whole
+from tests.talking import BOTH, CALL, HASTE, Hasty, Heard, client_for, client_of, listening, pieces, speak, whole
 
 CERTIFICATE, KEY = ROOT / "tests" / "tls" / "localhost.pem", ROOT / "tests" / "tls" / "localhost.key"
 
@@ -185,9 +184,8 @@ def test_no_word_is_lost_over_tls_either(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("WEBSOCKET_CLIENT_CA_BUNDLE", str(CERTIFICATE))
     with listening(Fault(drop=Drop(5_000, "reset"))) as server, through_tls(server.url) as url:
         heard = Heard()
-        service = HastyDeepgram(DeepgramSettings(api_key="key", url=url))
-        client = SpeechClient(service, CALL, BOTH, heard, patience=HASTE)
-        client.start()
+        service = Hasty(Deepgram(DeepgramSettings(api_key="key", url=url)))
+        client = client_of(service, heard)
         speak(client, BOTH, 10_000)
         client.close()
     assert len(heard.of(ServiceLost)) == 1

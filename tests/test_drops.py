@@ -24,7 +24,7 @@ faults = st.one_of(
     st.builds(Fault, drop=drops),
     st.builds(Fault, drop=drops, answer_late_s=st.sampled_from([0.0, 0.02])),
     st.builds(Fault, refuse=st.builds(Refusal, st.sampled_from([429, 500, 503]), st.just("BUSY"), st.just("Later."))),
-    st.builds(Fault, on_close_stream=st.sampled_from(["reset", "ignore"])),
+    st.builds(Fault, on_end=st.sampled_from(["reset", "ignore"])),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from relay.audio import SILENCE, Piece
 from relay.replay import STRETCHES_AT_MOST, Clock, Loss, ReplayBuffer
@@ -102,11 +102,69 @@ def test_audio_in_a_thousand_pieces_is_bounded_too() -> None:
     assert sum(loss.end - loss.start for loss in buffer.losses()) == 3000 - STRETCHES_AT_MOST
 
 
+def test_in_a_resumed_session_what_the_service_has_is_not_sent_again() -> None:
+    buffer = ReplayBuffer(1, 1000)
+    buffer.add(Piece(0, b"abcdef"))
+    buffer.take(5)
+    buffer.heard(0, 1)
+    buffer.resume(3)
+    assert buffer.waiting == 3
+    assert buffer.take(3) == Piece(3, b"def")
+    buffer.rewind()  # the session is gone after all
+    assert buffer.take(5) == Piece(1, b"bcdef")
+
+
+def test_what_did_not_fit_is_lost_in_a_resumed_session_only_where_the_service_has_it_not() -> None:
+    buffer = ReplayBuffer(1, 10)
+    buffer.add(Piece(0, b"abcdefghij"))
+    buffer.take(10)
+    buffer.add(Piece(10, b"klmnopqrst"))
+    buffer.resume(4)
+    assert buffer.losses() == [Loss(0, 4, 10)]
+    assert buffer.take(10) == Piece(10, b"klmnopqrst")
+
+
+def test_each_track_alone_goes_on_from_where_it_was_heard() -> None:
+    buffer = ReplayBuffer(2, 1000)
+    buffer.add(Piece(0, b"aAbBcCdD"))
+    buffer.take(4)
+    buffer.heard(0, 3)
+    buffer.heard(1, 1)
+    left, right = buffer.split()
+    left.add(Piece(4, b"e"))
+    for alone in (left, right):
+        alone.rewind()
+    assert left.take(9, partial=True) == Piece(3, b"de")
+    assert right.take(9, partial=True) == Piece(1, b"BCD")
+
+
+def test_a_pause_that_nobody_heard_is_no_loss_where_the_service_says_nothing_of_pauses() -> None:
+    def dropped(audio: bytes, *, forgets_pauses: bool) -> list[Loss]:
+        buffer = ReplayBuffer(1, 100)
+        buffer.forgets_pauses = forgets_pauses
+        buffer.add(Piece(0, audio))
+        buffer.take(100)
+        buffer.add(Piece(100, bytes((SILENCE,)) * 100))
+        buffer.rewind()
+        return buffer.losses()
+
+    pause, speech = bytes((SILENCE,)) * 100, bytes((0x10,)) * 100
+    assert dropped(pause, forgets_pauses=True) == []
+    assert dropped(speech, forgets_pauses=True) == [Loss(0, 0, 100)]
+    assert dropped(pause, forgets_pauses=False) == [Loss(0, 0, 100)]
+
+
 class Replaying(RuleBasedStateMachine):
     """For any run of audio, sending, finals and drops: every sample is heard once or lost once, and never both."""
 
     TRACKS = 2
     MOST = 300
+
+    splits = False  # whether it ends with a service that takes one track at a time
+
+    @initialize(splits=st.booleans())
+    def choose(self, splits: bool) -> None:
+        self.splits = splits
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,6 +215,15 @@ class Replaying(RuleBasedStateMachine):
         self.buffer.rewind()
         self.collect()
 
+    @precondition(lambda self: self.connection)
+    @rule(share=st.floats(0, 1))
+    def resume(self, share: float) -> None:
+        sent = sorted(self.connection)
+        position = sent[int(share * (len(sent) - 1))] + 1
+        self.connection = {at: byte for at, byte in self.connection.items() if at < position}
+        self.buffer.resume(position)
+        self.collect()
+
     def collect(self) -> None:
         for loss in self.buffer.losses():
             gone = set(range(loss.start, loss.end)) - self.holes
@@ -174,18 +241,26 @@ class Replaying(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.buffer.finished = True
-        self.buffer.rewind()
-        self.connection = {}
-        while (piece := self.buffer.take(80)) is not None:
-            for n in range(len(piece.audio) // 2):
-                for side in (0, 1):
-                    if piece.audio[2 * n + side] != SILENCE:
-                        assert piece.start + n not in self.heard[side], "would be heard twice"
-                        self.heard[side].add(piece.start + n)
-        self.collect()
+        both: list[tuple[tuple[int, ...], ReplayBuffer]] = [((0, 1), self.buffer)]
+        alone = [((side,), buffer) for side, buffer in enumerate(self.buffer.split())] if self.splits else []
+        for sides, buffer in alone or both:
+            buffer.rewind()
+            while (piece := buffer.take(80)) is not None:
+                self.hear(piece, sides)
+            for loss in buffer.losses():
+                self.lost[sides[loss.side]] |= set(range(loss.start, loss.end)) - self.holes
         for side in (0, 1):
             assert self.heard[side] | self.lost[side] == set(range(self.end)) - self.holes
             assert not self.heard[side] & self.lost[side]
+
+    def hear(self, piece: Piece, sides: tuple[int, ...]) -> None:
+        for n in range(len(piece.audio) // len(sides)):
+            for place, side in enumerate(sides):
+                byte = piece.audio[len(sides) * n + place]
+                if byte != SILENCE:
+                    assert byte == self.sample(piece.start + n)[side]
+                    assert piece.start + n not in self.heard[side], "would be heard twice"
+                    self.heard[side].add(piece.start + n)
 
 
 TestReplaying = Replaying.TestCase
@@ -215,6 +290,17 @@ def test_the_calls_clock_stands_still_while_silence_of_our_own_goes_out() -> Non
     assert [clock.start(at) for at in (0, 50, 99, 100, 150)] == [500, 500, 500, 500, 550]
     assert [clock.end(at) for at in (50, 100, 200)] == [500, 500, 600]
     assert not clock.is_the_calls
+
+
+def test_a_clock_goes_on_from_what_has_arrived() -> None:
+    clock = Clock()
+    clock.send(0, 100)
+    clock.send(1000, 100)
+    clock.rewind(50)
+    assert clock.end(50) == 50
+    clock.stand_still(50, 20)
+    clock.send(50, 10)
+    assert [clock.start(at) for at in (49, 50, 69, 70, 79)] == [49, 50, 50, 50, 59]
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 50)), min_size=1))

@@ -118,7 +118,7 @@ def test_tracks_whose_finals_end_apart_are_replayed_apart() -> None:
 @pytest.mark.parametrize("how", ["reset", "cut", "ignore"])
 def test_last_words_come_although_the_connection_is_lost_while_waiting_for_them(how: str) -> None:
     patience = replace(HASTE, answer=1.0)
-    fault = Fault(on_close_stream=how)  # type: ignore[arg-type]
+    fault = Fault(on_end=how)  # type: ignore[arg-type]
     with listening(fault) as server:
         heard = Heard()
         client = client_for(server, heard, ONE, patience=patience)
