@@ -184,9 +184,12 @@ class Report:
         load = next((load for load in self._loads if load.chunk_ms == 20), None)
         if load is None:
             return ""
-        relays = [relay for relay in self._relays if self._good(relay, load)]
-        rows = [[relay.title, self._cost(relay, load), self._delay(relay, load)] for relay in relays]
-        return _table([f"{load.calls} calls", "us per frame", "added delay, ms: p50 / p99 / longest"], rows)
+        rows = []
+        for relay in self._relays:
+            if runs := [run for run in self._runs if run.relay is relay and run.load == load and run.said]:
+                rows.append([relay.title, _cost(runs), _delay(runs), "yes" if self._good(relay, load) else "no"])
+        head = [f"{load.calls} calls", "us per frame", "added delay, ms: p50 / p99 / longest", "p99 below 40 ms"]
+        return _table(head, rows)
 
     def _conditions(self) -> str:
         good = [run for run in self._runs if run.on_time]
@@ -228,19 +231,10 @@ class Report:
         return f"**{median(ratios):.2f}**" if ratios else _CANNOT
 
     def _cost(self, relay: Relay, load: Load) -> str:
-        costs = [run.us_per_frame for run in self._good(relay, load)]
-        if not costs:
-            return _CANNOT
-        digits = 2 if median(costs) < 10 else 1
-        span = f" ({min(costs):.{digits}f}-{max(costs):.{digits}f})" if len(costs) > 1 else ""
-        return f"{median(costs):.{digits}f}{span}"
+        return _cost(self._good(relay, load))
 
     def _delay(self, relay: Relay, load: Load) -> str:
-        runs = self._good(relay, load)
-        if not runs:
-            return _CANNOT
-        kinds = ("delay_p50_ms", "delay_p99_ms", "delay_max_ms")
-        return " / ".join(f"{median(run.said[kind] for run in runs):.0f}" for kind in kinds)
+        return _delay(self._good(relay, load))
 
     def _most(self, relay: Relay) -> str:
         if relay not in self._largest:
@@ -271,6 +265,22 @@ class Report:
 
     def _widest(self) -> float:
         return max(self._spreads(), default=0.0)
+
+
+def _cost(runs: Iterable[Run]) -> str:
+    costs = [run.us_per_frame for run in runs]
+    if not costs:
+        return _CANNOT
+    digits = 2 if median(costs) < 10 else 1
+    span = f" ({min(costs):.{digits}f}-{max(costs):.{digits}f})" if len(costs) > 1 else ""
+    return f"{median(costs):.{digits}f}{span}"
+
+
+def _delay(runs: Sequence[Run]) -> str:
+    if not runs:
+        return _CANNOT
+    kinds = ("delay_p50_ms", "delay_p99_ms", "delay_max_ms")
+    return " / ".join(f"{median(run.said[kind] for run in runs):.0f}" for kind in kinds)
 
 
 def _median_of(runs: Iterable[Run], of: Callable[[Run], float]) -> float | None:
