@@ -1,44 +1,60 @@
-"""One client's talk with the stand-in speech service: what it sends is checked, heard and answered."""
+"""One client's talk with a stand-in speech service: what every vendor's has in common.
+
+A vendor's own conversation inherits from `Conversation` and says what its messages are. Methods whose name begins with
+an underscore are not for it.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import queue
+import math
 import threading
 import time
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
 
 from relay.audio import encode_mulaw
-from standins.ear import Ear, EarFactory, Heard, Phrase, SpeechBegan
+from standins.ear import Ear, EarFactory, EarOptions, Heard
 from standins.faults import CloseFrame, Drop, Fault
 from standins.ledger import Connection, Ledger
 from standins.line import Line
-from standins.listen_messages import GARBAGE, Speaker, schema_error
-from standins.listen_options import KEYTERM_TOKENS_AT_MOST, ListenOptions, keyterm_tokens, takes_keyterms
+from standins.mouth import LateMouth, Mouth
 
-ANSWERS_HELD: Final = 10_000  # messages that wait to be late
 STRAGGLERS_READ: Final = 1000  # messages that a client may still send before it notices the end
 CLOSE_WITHIN_S: Final = 2.0  # for the client's half of the closing handshake
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The documented numbers. Tests that run faster than real time multiply the pace and divide the seconds.
+class AudioOptions(EarOptions, Protocol):
+    """What a conversation must know of what its client asked for: 8 kHz mu-law, or 16-bit samples at 8 kHz."""
 
-    Deepgram says 1.25 times real time and not over how long. Here a client may make up for a pause of `pace_window_s`
-    at once, and be `pace_slack_s` early besides; both count seconds of the clock on the wall.
+    @property
+    def channels(self) -> int:
+        """How many there are in the audio, taking turns."""
+
+    @property
+    def bytes_a_sample(self) -> int:
+        """Of one channel."""
+
+    @property
+    def bytes_a_ms(self) -> int:
+        """Of all channels."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaceRules:
+    """How fast audio may come: `pace` times real time.
+
+    No vendor says over how long that is measured. Here a client may make up for a pause of `pace_window_s` at once, and
+    be `pace_slack_s` early besides; both count seconds of the clock on the wall.
     """
 
-    pace: float = 1.25
+    pace: float = math.inf
     pace_window_s: float = 1.0
     pace_slack_s: float = 1.0
-    silence_limit_s: float = 10.0
-    first_audio_within_s: float = 10.0
 
 
 class Pace:
@@ -47,7 +63,7 @@ class Pace:
     It keeps the moment by which a client at exactly the allowed pace would have sent what has come so far.
     """
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: PaceRules) -> None:
         self._rules = rules
         self._due: float | None = None
 
@@ -58,327 +74,240 @@ class Pace:
         return self._due - now > self._rules.pace_slack_s
 
 
-class Conversation:
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A client as the server has received it, and how it shall be treated."""
+
+    line: Line
+    connection: Connection
+    fault: Fault
+    ledger: Ledger
+    make_ear: EarFactory
+    stopping: threading.Event  # the server's
+
+
+OptionsT = TypeVar("OptionsT", bound=AudioOptions)
+RulesT = TypeVar("RulesT", bound=PaceRules)
+
+
+class Conversation(ABC, Generic[OptionsT, RulesT]):
     """One client, from its first message to its last."""
 
-    def __init__(
-        self,
-        *,
-        line: Line,
-        connection: Connection,
-        options: ListenOptions,
-        fault: Fault,
-        rules: Rules,
-        ledger: Ledger,
-        make_ear: EarFactory,
-        stopping: threading.Event,
-    ) -> None:
-        self.connection = connection
-        self._line = line
-        self._options = options
-        self._fault = fault
-        self._rules = rules
-        self._ledger = ledger
-        self._make_ear = make_ear
-        self._stopping = stopping
-        self._speaker = Speaker(connection.request_id, options)
-        self._mouth = LateMouth(line, fault.answer_late_s) if fault.answer_late_s else Mouth(line)
-        self._pace = Pace(rules)
-        self._sum = hashlib.sha256()
-        self._rest = b""  # bytes of a sample, or of a round of channels, that is not complete
-        self._is_mute = False
-        self._heard_at: float | None = None  # when audio came last
-        line.answers_pings = not fault.no_pong
+    GARBAGE: ClassVar[tuple[str | bytes, ...]] = ()  # what a client must survive, for `Fault.garbage`
 
-    def run(self) -> None:
-        """Listens and answers until one side has had enough."""
-        try:
-            self.connection.ear = self._make_ear(self._options, self._emit)
-            self._converse(self.connection.ear)
-        except ConnectionClosed:
-            pass  # the client left; or a fault, or `stop`, cut the line
-        except Exception:
-            if not self._stopping.is_set():  # then it is only an ear that was closed while it heard
-                self._line.close(1011, "the stand-in itself has failed")
-                raise
-        finally:
-            self.hush()
-            self._mouth.close()
-            self._conclude()
+    def __init__(self, client: Client, options: OptionsT, rules: RulesT) -> None:
+        self.client = client
+        self.connection = client.connection
+        self.fault = client.fault
+        self.options = options
+        self.rules = rules
+        self.ear: Ear  # from the beginning of `run`
+        self.opened_at = self.last_at = time.monotonic()  # `last_at`: when a message came last, of any kind
+        self.heard_at: float | None = None  # when audio came last
+        late_s = client.fault.answer_late_s
+        self._mouth = LateMouth(client.line, late_s) if late_s else Mouth(client.line)
+        self._pace = Pace(rules)
+        self.rest = b""  # bytes of a sample, or of a round of channels, that is not complete
+        self._is_mute = False
+        client.line.answers_pings = not client.fault.no_pong
+
+    # --- What a vendor's own conversation says ---
+
+    def welcome(self) -> bool:
+        """Says what is said first; tells whether the conversation goes on."""
+        return True
+
+    @abstractmethod
+    def read(self, text: str) -> bool:
+        """Takes a text message; tells whether the conversation goes on. The word for the end calls `end`."""
+
+    def hear(self, audio: bytes) -> bool:
+        """Takes a binary message; tells whether the conversation goes on. Overrides check it, and hand it up."""
+        if len(audio) % (self.options.bytes_a_sample * self.options.channels):
+            self.complain("a message that ends in the middle of a sample, or between the channels of one moment")
+        self.heard_at = time.monotonic()
+        if self._pace.is_exceeded(audio_s=len(audio) / self.options.bytes_a_ms / 1000, now=self.heard_at):
+            self.complain(f"audio faster than {self.rules.pace} times real time")
+            self.stop_the_hasty()
+            return False
+        return self.take(audio)
+
+    @abstractmethod
+    def emit(self, heard: Heard) -> None:
+        """Says what the ear heard. The ear's own thread may call this."""
+
+    def deadline(self) -> float:
+        """By when the next message must have come, on the clock that never goes back."""
+        return math.inf
+
+    def close_for_silence(self) -> None:
+        """The deadline has passed: complains and closes."""
+        raise NotImplementedError
+
+    def stop_the_hasty(self) -> None:
+        """Audio came faster than it may: closes. Which code that is, not every vendor says; this one is a guess."""
+        self.close(1008, "audio comes faster than it may")
+
+    @abstractmethod
+    def say_goodbye(self) -> None:
+        """Says what is said last, when all audio was heard, and closes."""
+
+    def lose(self, closed: ConnectionClosed) -> None:
+        """The client has left; or a fault, or the end of the server, has cut the line."""
+        if closed.sent is not None and closed.sent.code == CloseCode.MESSAGE_TOO_BIG:
+            self.complain("a message that is too long to be read")
+
+    # --- What it says that with ---
+
+    def say(self, message: str | bytes) -> None:
+        """Says a message, unless a fault has made the service mute."""
+        if not self._is_mute:
+            self.connection.answers += 1
+            self._mouth.say(message)
+
+    def complain(self, rule: str) -> None:
+        """Notes that the client has broken a rule."""
+        self.client.ledger.complain(self.connection.name, rule)
+
+    def end(self) -> bool:
+        """The client has said that its audio is over; tells whether the conversation goes on."""
+        match self.fault.on_end:
+            case "ignore":
+                return True
+            case "reset":
+                self.client.line.reset()
+            case "cut":
+                self.say_goodbye()
+            case "drain":
+                self.finish()
+                self.say_goodbye()
+        return False
+
+    def close(self, code: int | None, reason: str = "") -> list[str | bytes]:
+        """Closes when all is said, and gives what the client sent meanwhile: its goodbye is behind that."""
+        self._mouth.finish()
+        line = self.client.line
+        closing = threading.Thread(target=line.close, args=(code, reason), daemon=True)
+        closing.start()
+        stragglers: list[str | bytes] = []
+        with suppress(ConnectionClosed, TimeoutError):
+            while len(stragglers) < STRAGGLERS_READ:
+                stragglers.append(line.recv(timeout=CLOSE_WITHIN_S))
+        closing.join(2 * CLOSE_WITHIN_S)
+        return stragglers
+
+    def take(self, audio: bytes) -> bool:
+        """Lets the ear hear what came before a drop; tells whether the conversation goes on."""
+        too_much = 0
+        if self.fault.drop is not None:
+            too_much = max(0, self.connection.audio_bytes - self.fault.drop.after_ms * self.options.bytes_a_ms)
+        self.let_hear(audio[: len(audio) - too_much])
+        return not self.is_drop_due(self.connection.audio_ms) or self.drop()
+
+    def let_hear(self, audio: bytes) -> None:
+        """Lets the ear hear whole samples of every channel, and keeps the rest for the next time."""
+        self.rest += audio
+        whole = len(self.rest) - len(self.rest) % (self.options.bytes_a_sample * self.options.channels)
+        if whole:
+            self.ear.hear(self._apart(self.rest[:whole]))
+            self.rest = self.rest[whole:]
+
+    # --- The ear: a service whose sessions outlive their connections keeps it there ---
+
+    def open_ear(self) -> Ear:
+        """The ear that hears this conversation."""
+        return self.client.make_ear(self.options, self.emit)
+
+    def finish(self) -> None:
+        """All audio has come: has the ear say the last of what it heard."""
+        self.ear.finish()
 
     def hush(self) -> None:
         """Closes the ear; that frees the thread this runs on, should it wait for the ear."""
         if self.connection.ear is not None:
             self.connection.ear.close()
 
-    def _conclude(self) -> None:
-        self._line.close()  # does nothing to a line that is closed
-        self.connection.close_code = self._line.close_code or 1006
-        self.connection.close_reason = self._line.close_reason
-        self._ledger.note()
+    # --- From its first message to its last ---
 
-    def _converse(self, ear: Ear) -> None:
-        for message in GARBAGE if self._fault.garbage else ():
-            self._say(message)
-        goes_on = self._drop() if self._is_due(ms=0) else True
-        opened = last = time.monotonic()
-        while goes_on:
-            received = self._next(opened, last)
-            if received is None:
-                self._close_for_silence()
-                return
-            last = time.monotonic()
-            goes_on = self._hear(ear, received) if isinstance(received, bytes) else self._read(ear, received)
-
-    def _next(self, opened: float, last: float) -> str | bytes | None:
-        """The client's next message, or None when it has been silent for too long."""
-        if self._is_mute:
-            return self._line.recv()
-        # Before the first audio has come, KeepAlive does not help.
-        is_heard = self._heard_at is not None
-        deadline = last + self._rules.silence_limit_s if is_heard else opened + self._rules.first_audio_within_s
+    def run(self) -> None:
+        """Listens and answers until one side has had enough."""
         try:
-            return self._line.recv(timeout=max(0.0, deadline - time.monotonic()))
+            self.connection.ear = self.ear = self.open_ear()
+            self._converse()
+        except ConnectionClosed as closed:
+            self.lose(closed)
+        except Exception:
+            if not self.client.stopping.is_set():  # then it is only an ear that was closed while it heard
+                self.client.line.close(1011, "the stand-in itself has failed")
+                raise
+        finally:
+            self.hush()
+            self._mouth.close()
+            self._conclude()
+
+    def _conclude(self) -> None:
+        line = self.client.line
+        line.close()  # does nothing to a line that is closed
+        self.connection.close_code = line.close_code or 1006
+        self.connection.close_reason = line.close_reason
+        self.client.ledger.note()
+
+    def _converse(self) -> None:
+        for message in self.GARBAGE if self.fault.garbage else ():
+            self.say(message)
+        goes_on = (not self.is_drop_due(0) or self.drop()) and self.welcome()
+        while goes_on:
+            received = self._next()
+            if received is None:
+                self.close_for_silence()
+                return
+            self.last_at = time.monotonic()
+            goes_on = self._note_audio(received) if isinstance(received, bytes) else self._note_text(received)
+
+    def _next(self) -> str | bytes | None:
+        """The client's next message, or None when it has been silent for too long."""
+        deadline = math.inf if self._is_mute else self.deadline()
+        try:
+            return self.client.line.recv(
+                timeout=None if deadline == math.inf else max(0.0, deadline - time.monotonic())
+            )
         except TimeoutError:
             return None
 
-    def _close_for_silence(self) -> None:
-        self._complain("no audio, and after the first audio no text either, for too long")
-        self._close(1011, "NET-0001 no audio and no text has come in time")
+    def _note_audio(self, audio: bytes) -> bool:
+        self.client.ledger.note_audio(self.connection, audio)
+        return self._is_mute or self.hear(audio)
 
-    # --- Audio ---
-
-    def _hear(self, ear: Ear, audio: bytes) -> bool:
-        self._note_audio(audio)
-        if self._is_mute:
-            return True
-        if not audio:
-            self._complain("an empty binary message, which ends the stream")
-            return self._end(ear)
-        if _looks_like_control(audio):
-            self._complain("a control message in a binary frame, which is taken for audio")
-        if len(audio) % (self._options.bytes_a_sample * self._options.channels):
-            self._complain("a message that ends in the middle of a sample, or between the channels of one moment")
-        self._heard_at = time.monotonic()
-        if self._pace.is_exceeded(audio_s=len(audio) / self._options.bytes_a_ms / 1000, now=self._heard_at):
-            self._complain(f"audio faster than {self._rules.pace} times real time")
-            # Deepgram documents the limit and not what happens beyond it: this code is a guess.
-            self._close(1008, "audio comes faster than it may")
-            return False
-        return self._let_hear(ear, audio)
-
-    def _note_audio(self, audio: bytes) -> None:
-        self._ledger.note_audio(self.connection, audio)
-        self._sum.update(audio)
-
-    def _let_hear(self, ear: Ear, audio: bytes) -> bool:
-        drop = self._fault.drop
-        too_much = 0
-        if drop is not None:
-            too_much = max(0, self.connection.audio_bytes - drop.after_ms * self._options.bytes_a_ms)
-        self._rest += audio[: len(audio) - too_much]
-        whole = len(self._rest) - len(self._rest) % (self._options.bytes_a_sample * self._options.channels)
-        if whole:
-            ear.hear(self._apart(self._rest[:whole]))
-            self._rest = self._rest[whole:]
-        return self._drop() if self._is_due(ms=self.connection.audio_ms) else True
+    def _note_text(self, text: str) -> bool:
+        self.client.ledger.note_text(self.connection, text)
+        return self._is_mute or self.read(text)
 
     def _apart(self, audio: bytes) -> list[bytes]:
-        """Each channel's mu-law. Without `multichannel` there is one mix, and the first channel stands for it."""
-        options = self._options
+        """Each voice's mu-law. Where the channels are not told apart, the first stands for the mix of them."""
+        options = self.options
         if options.bytes_a_sample == 1:
             return [audio[channel :: options.channels] for channel in range(options.voices)]
         samples = memoryview(audio).cast("h")
         return [encode_mulaw(samples[channel :: options.channels].tolist()) for channel in range(options.voices)]
 
-    # --- Text ---
-
-    def _read(self, ear: Ear, text: str) -> bool:
-        self._ledger.note_text(self.connection, text)
-        if self._is_mute:
-            return True
-        try:
-            message = json.loads(text)
-        except (ValueError, RecursionError):
-            return self._not_understood(text, "not JSON")
-        match message:
-            case {"type": "KeepAlive"}:
-                return True
-            case {"type": "Finalize", "channel": int(channel)} if 0 <= channel < self._options.voices:
-                ear.flush(channel)
-            case {"type": "Finalize"} if "channel" not in message:
-                ear.flush()
-            case {"type": "CloseStream"}:
-                return self._end_as_told(ear)
-            case {"type": "Configure"}:
-                self._configure(message, text)
-            case _:
-                return self._not_understood(text, "not a message that is known")
-        return True
-
-    def _not_understood(self, text: str, why: str) -> bool:
-        self._complain(f"a text message that is {why}")
-        self._say(schema_error(text, why))
-        return True
-
-    def _configure(self, message: dict[str, Any], text: str) -> None:
-        keyterms, features = message.get("keyterms"), message.get("features") or {}
-        if not _is_list_of_texts(keyterms or []) or not _is_dict_of_booleans(features):
-            self._not_understood(text, "a Configure with fields of the wrong kind")
-        elif keyterms is not None and not takes_keyterms(self._options.model):
-            self._say(self._speaker.not_configured("CONFIGURE_KEYTERMS_NOT_SUPPORTED", "keyterms need Nova-3"))
-        elif keyterms is not None and keyterm_tokens(tuple(keyterms)) > KEYTERM_TOKENS_AT_MOST:
-            self._say(self._speaker.not_configured("CONFIGURE_KEYTERM_LIMIT_EXCEEDED", "too many keyterms"))
-        else:
-            self._say(self._speaker.configured(keyterms))
-
-    # --- The end ---
-
-    def _end_as_told(self, ear: Ear) -> bool:
-        match self._fault.on_close_stream:
-            case "ignore":
-                return True
-            case "reset":
-                self._line.reset()
-                return False
-            case "cut":
-                return self._say_goodbye()
-            case _:
-                return self._end(ear)
-
-    def _end(self, ear: Ear) -> bool:
-        ear.finish()
-        return self._say_goodbye()
-
-    def _say_goodbye(self) -> bool:
-        self._say(self._speaker.metadata(duration_ms=round(self.connection.audio_ms), sha256=self._sum.hexdigest()))
-        # Audio behind CloseStream is lost (https://github.com/deepgram/deepgram-dotnet-sdk/issues/341).
-        if any(isinstance(straggler, bytes) for straggler in self._close(1000)):
-            self._complain("audio after CloseStream")
-        return False
-
-    def _close(self, code: int, reason: str = "") -> list[str | bytes]:
-        """Closes when all is said, and gives what the client sent meanwhile: its goodbye is behind that."""
-        self._mouth.finish()
-        closing = threading.Thread(target=self._line.close, args=(code, reason), daemon=True)
-        closing.start()
-        stragglers: list[str | bytes] = []
-        with suppress(ConnectionClosed, TimeoutError):
-            while len(stragglers) < STRAGGLERS_READ:
-                stragglers.append(self._line.recv(timeout=CLOSE_WITHIN_S))
-        closing.join(2 * CLOSE_WITHIN_S)
-        return stragglers
-
     # --- Faults ---
 
-    def _is_due(self, *, ms: float) -> bool:
-        return self._fault.drop is not None and not self._is_mute and ms >= self._fault.drop.after_ms
+    def is_drop_due(self, audio_ms: float) -> bool:
+        """Whether the connection is to be lost once so much audio has come."""
+        return self.fault.drop is not None and not self._is_mute and audio_ms >= self.fault.drop.after_ms
 
-    def _drop(self) -> bool:
+    def drop(self) -> bool:
         """Loses the connection; tells whether there is still something to read."""
-        match self._fault.drop:
+        line = self.client.line
+        match self.fault.drop:
             case Drop(how="mute"):
                 self._is_mute = True
             case Drop(how="reset"):
-                self._line.reset()
+                line.reset()
             case Drop(how="abandon"):
-                self._line.abandon()
-                self._stopping.wait()
-                self._line.cut()
+                line.abandon()
+                self.client.stopping.wait()
+                line.cut()
             case Drop(how=CloseFrame(code=code, reason=reason)):
-                self._close(code, reason)
+                self.close(code, reason)
         return self._is_mute
-
-    # --- What the service says ---
-
-    def _emit(self, heard: Heard) -> None:
-        """The ear's own thread may call this."""
-        if isinstance(heard, Phrase):
-            if heard.is_final or self._options.interim_results:
-                self._say(self._speaker.results(heard))
-        elif isinstance(heard, SpeechBegan):
-            if self._options.vad_events:
-                self._say(self._speaker.speech_started(heard))
-        elif self._options.utterance_end_ms is not None:
-            self._say(self._speaker.utterance_end(heard))
-
-    def _say(self, message: str | bytes) -> None:
-        if not self._is_mute:
-            self.connection.answers += 1
-            self._mouth.say(message)
-
-    def _complain(self, rule: str) -> None:
-        self._ledger.complain(self.connection, rule)
-
-
-class Mouth:
-    """Says messages to the client at once. That the client is gone is for the reading side to notice."""
-
-    def __init__(self, line: Line) -> None:
-        self._line = line
-
-    def say(self, message: str | bytes) -> None:
-        """Says it."""
-        with suppress(ConnectionClosed):
-            self._line.send(message)
-
-    def finish(self) -> None:
-        """Returns when all is said."""
-
-    def close(self) -> None:
-        """Says no more."""
-
-
-class LateMouth(Mouth):
-    """Says messages a while later, in order."""
-
-    def __init__(self, line: Line, late_s: float) -> None:
-        super().__init__(line)
-        self._late_s = late_s
-        self._held: queue.Queue[tuple[float, str | bytes] | None] = queue.Queue(ANSWERS_HELD)
-        self._is_closed = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def say(self, message: str | bytes) -> None:
-        """Says it later."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._say_in_time, daemon=True)
-            self._thread.start()
-        self._held.put((time.monotonic() + self._late_s, message), timeout=self._late_s + CLOSE_WITHIN_S)
-
-    def finish(self) -> None:
-        """Returns when all is said."""
-        self._held.put(None, timeout=self._late_s + CLOSE_WITHIN_S)
-        if self._thread is not None:
-            self._thread.join(self._late_s + CLOSE_WITHIN_S)
-
-    def close(self) -> None:
-        """Says no more."""
-        self._is_closed.set()
-        with suppress(queue.Full):
-            self._held.put_nowait(None)
-
-    def _say_in_time(self) -> None:
-        while (held := self._held.get()) is not None:
-            due, message = held
-            if self._is_closed.wait(max(0.0, due - time.monotonic())):
-                return
-            super().say(message)
-
-
-def _looks_like_control(audio: bytes) -> bool:
-    if audio[:1] != b"{":
-        return False
-    try:
-        message = json.loads(audio)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(message, dict) and "type" in message
-
-
-def _is_list_of_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(text, str) for text in value)
-
-
-def _is_dict_of_booleans(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(flag, bool) for flag in value.values())

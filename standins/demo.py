@@ -8,22 +8,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from relay.call import Listening, Switchboard
+from relay.call import Switchboard
 from relay.console import Console
 from relay.errors import RelayError
 from relay.events import StreamEnded, Track, Transcript
 from relay.hub import Happened, Hub
+from relay.listening import Listening
 from relay.protocol import SpeechService
+from relay.provider import Provider
 from relay.settings import Settings
 from relay.web.routes import MEDIA_PATH, create_app
 from relay.web.server import Server
+from standins.assemblyai import AssemblyAIServer
 from standins.deepgram import ListenServer
+from standins.gladia import GladiaServer
 from standins.recognizer import HOW_OFTEN_IT_ERRS, NotInstalled, Recognizer
 from standins.score import spoken_words, word_errors, words_of
 from standins.simulation import simulate
 from standins.wav import read
 
 SAMPLE_CALL: Final = Path(__file__).parent / "audio" / "order-status-call.wav"
+SERVERS: Final = {"deepgram": ListenServer, "gladia": GladiaServer, "assemblyai": AssemblyAIServer}
 LAST_WORDS_WITHIN: Final = 60.0  # seconds for the recogniser on a slow machine
 
 
@@ -46,6 +51,7 @@ class Minutes:
 def demonstrate(
     recording: Path,
     vocabulary: str,
+    service: str,
     settings: Settings,
     console: Console,
     service_at: Callable[[str], SpeechService],
@@ -59,10 +65,12 @@ def demonstrate(
     except NotInstalled as missing:
         raise RelayError(str(missing)) from None
     minutes = Minutes()
-    with ListenServer(ear=recognizer) as speech:
-        console.say(f"A speech service for trying out listens on {speech.url}. It is not Deepgram:", "yellow")
+    with SERVERS[service](ear=recognizer) as speech:
+        listens = service_at(speech.url)
+        name = listens.traits.name
+        console.say(f"A speech service for trying out listens on {speech.url}. It is not {name}:", "yellow")
         console.say(f"with this vocabulary, {HOW_OFTEN_IT_ERRS[vocabulary]}.", "yellow")
-        listening = Listening((service_at(speech.url),))
+        listening = Listening((Provider(listens),))
         switchboard = Switchboard(settings, listening, Hub(console.hear, minutes.hear))
         server = Server(create_app(switchboard), replace(settings, port=0))
         announce(server)

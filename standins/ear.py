@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from standins.listen_options import ListenOptions
-
 
 @dataclass(frozen=True, slots=True)
 class Word:
@@ -51,6 +49,18 @@ class UtteranceOver:
 Heard = Phrase | SpeechBegan | UtteranceOver
 
 
+class EarOptions(Protocol):
+    """What an ear must know of what a client asked for."""
+
+    @property
+    def voices(self) -> int:
+        """How many channels are heard, each by itself."""
+
+    @property
+    def utterance_end_ms(self) -> int | None:
+        """How long no word must follow for an `UtteranceOver`; None when it is not wanted."""
+
+
 class Ear(Protocol):
     """Listens to one connection's audio and says what it heard through the `emit` it was made with."""
 
@@ -67,4 +77,4 @@ class Ear(Protocol):
         """Frees what it holds. May be called at any time, from any thread, and more than once."""
 
 
-EarFactory = Callable[[ListenOptions, Callable[[Heard], None]], Ear]
+EarFactory = Callable[[EarOptions, Callable[[Heard], None]], Ear]

@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The handshake is answered with an HTTP error: 429 TOO_MANY_REQUESTS, 402 ASR_PAYMENT_REQUIRED, …"""
+    """The client is turned away: 429 TOO_MANY_REQUESTS, … Each service says that in its own words, and place."""
 
     status: int
     err_code: str
@@ -43,5 +43,6 @@ class Fault:
     drop: Drop | None = None
     answer_late_s: float = 0.0  # every message of the service comes so much later
     garbage: bool = False  # it begins with messages nobody can make sense of
-    on_close_stream: Literal["drain", "ignore", "reset", "cut"] = "drain"  # "cut": Metadata and 1000, no last results
+    on_end: Literal["drain", "ignore", "reset", "cut"] = "drain"  # "cut": a goodbye in good order, but no last results
     no_pong: bool = False  # pings are not answered
+    acks_lost_ms: int = 0  # of so much audio before the drop: it was taken, and that is never acknowledged

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from websockets.http11 import Request
 
 from standins.ear import Ear
-from standins.listen_options import ListenOptions
 
 CONNECTIONS_KEPT: Final = 1000  # the newest; so that a long demonstration does not fill the memory
 AUDIO_KEPT: Final = 1 << 17  # bytes of each connection's first audio: 16 s of one track
 TEXTS_KEPT: Final = 1000  # of each connection
 VIOLATIONS_KEPT: Final = 1000
-_SECRET_HEADERS: Final = frozenset({"authorization", "sec-websocket-protocol"})  # browsers put the key into the latter
+_SECRET_HEADERS: Final = frozenset(
+    {"authorization", "x-gladia-key", "sec-websocket-protocol"}  # browsers put the key into the last
+)
+_TOKEN: Final = re.compile(r"(?<=[?&]token=)[^&#]*")
 
 
 @dataclass(slots=True)
@@ -27,9 +30,10 @@ class Connection:
 
     number: int
     request_id: str
-    path: str
+    path: str  # no token
     headers: dict[str, str]  # names in lower case; no key
-    options: ListenOptions | None = None
+    options: Any = None  # what was asked for, as the vendor's stand-in has read it
+    bytes_a_ms: int = 0  # of the audio; 0 while that is not known
     status: int = 0  # of the handshake
     audio_messages: int = 0
     audio_bytes: int = 0
@@ -48,7 +52,12 @@ class Connection:
     @property
     def audio_ms(self) -> float:
         """How much audio came."""
-        return self.audio_bytes / self.options.bytes_a_ms if self.options else 0.0
+        return self.audio_bytes / self.bytes_a_ms if self.bytes_a_ms else 0.0
+
+    @property
+    def name(self) -> str:
+        """What it is called in complaints."""
+        return f"connection {self.number}"
 
 
 class Ledger:
@@ -67,7 +76,7 @@ class Ledger:
             connection = Connection(
                 number=self._seen,
                 request_id=str(uuid.uuid4()),
-                path=request.path,
+                path=_TOKEN.sub("…", request.path),
                 headers={name: value for name, value in headers.items() if name not in _SECRET_HEADERS},
             )
             self._seen += 1
@@ -87,10 +96,10 @@ class Ledger:
             connection.texts.append(text)
         self.note()
 
-    def complain(self, connection: Connection, rule: str) -> None:
-        """A documented rule was broken."""
+    def complain(self, name: str, rule: str) -> None:
+        """A documented rule was broken, on the connection of this name."""
         if len(self.violations) < VIOLATIONS_KEPT:
-            self.violations.append(f"connection {connection.number}: {rule}")
+            self.violations.append(f"{name}: {rule}")
         self.note()
 
     def note(self) -> None:

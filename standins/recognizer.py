@@ -16,8 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from standins.ear import Heard
-from standins.listen_options import ListenOptions
+from standins.ear import EarOptions, Heard
 from standins.sphinx import AUDIO, FLUSH, HEADER, read_heard
 from standins.vocabulary import Vocabulary, general_vocabulary, sample_call_vocabulary
 
@@ -48,7 +47,7 @@ class Recognizer:
         self._folder = tempfile.TemporaryDirectory(prefix="recognizer-")
         self._vocabulary = _MAKERS[vocabulary](Path(self._folder.name))
 
-    def __call__(self, options: ListenOptions, emit: Callable[[Heard], None]) -> RecognizerEar:
+    def __call__(self, options: EarOptions, emit: Callable[[Heard], None]) -> RecognizerEar:
         """An ear for one connection."""
         return RecognizerEar(self._vocabulary, options, emit)
 
@@ -56,7 +55,7 @@ class Recognizer:
 class RecognizerEar:
     """Hands audio to a child process and passes on what that says it heard."""
 
-    def __init__(self, vocabulary: Vocabulary, options: ListenOptions, emit: Callable[[Heard], None]) -> None:
+    def __init__(self, vocabulary: Vocabulary, options: EarOptions, emit: Callable[[Heard], None]) -> None:
         self._emit = emit
         self._voices = options.voices
         self._child = subprocess.Popen(
@@ -108,7 +107,7 @@ class RecognizerEar:
             self._emit(read_heard(line))
 
 
-def _command(vocabulary: Vocabulary, options: ListenOptions) -> list[str]:
+def _command(vocabulary: Vocabulary, options: EarOptions) -> list[str]:
     command = [sys.executable, "-m", "standins.sphinx", "--channels", str(options.voices)]
     command += ["--language-model", str(vocabulary.language_model), "--dictionary", str(vocabulary.dictionary)]
     if options.utterance_end_ms is not None:

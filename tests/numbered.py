@@ -14,8 +14,7 @@ from functools import lru_cache
 from typing import Final
 
 from relay.events import Track
-from standins.ear import Ear, EarFactory, Heard, Phrase, Word
-from standins.listen_options import ListenOptions
+from standins.ear import Ear, EarFactory, EarOptions, Heard, Phrase, Word
 
 FRAME_MS: Final = 20
 TOKEN_BYTES: Final = 8  # a millisecond of mu-law at 8 kHz
@@ -62,7 +61,7 @@ def number_ears(*, final_ms: int | range = 3000, interim_ms: int = 1000, seed: i
     """Ears that hear numbers. From a range, every final's length is drawn, by a seed that each ear has of its own."""
     made = 0
 
-    def ear(options: ListenOptions, emit: Callable[[Heard], None]) -> Ear:
+    def ear(options: EarOptions, emit: Callable[[Heard], None]) -> Ear:
         nonlocal made
         made += 1
         return NumberEar(options, emit, final_ms=final_ms, interim_ms=interim_ms, seed=f"{seed}/{made}")
@@ -75,7 +74,7 @@ class NumberEar:
 
     def __init__(
         self,
-        options: ListenOptions,
+        options: EarOptions,
         emit: Callable[[Heard], None],
         *,
         final_ms: int | range,

@@ -25,7 +25,7 @@ from relay.audio import silence
 from relay.events import Track
 from standins.conversation import Pace
 from standins.deepgram import CloseFrame, Drop, Fault, Faults, ListenServer, Refusal, Rules
-from standins.ear import Ear, EarFactory, Heard, Phrase, SpeechBegan, UtteranceOver, Word
+from standins.ear import Ear, EarFactory, EarOptions, Heard, Phrase, SpeechBegan, UtteranceOver, Word
 from standins.listen_messages import GARBAGE
 from standins.listen_options import ListenOptions
 from tests.numbered import FRAME_MS, NOISE, NumberEar, frame_of, frame_words, number_ears, numbered
@@ -478,7 +478,7 @@ def recording_ears(heard: list[bytes], says: tuple[Heard, ...] = ()) -> Callable
     """Ears that keep what they hear, and say the same each time."""
 
     class RecordingEar:
-        def __init__(self, options: ListenOptions, emit: Callable[[Heard], None]) -> None:
+        def __init__(self, options: EarOptions, emit: Callable[[Heard], None]) -> None:
             self._emit = emit
 
         def hear(self, channels: list[bytes]) -> None:
@@ -697,7 +697,7 @@ def test_garbage_comes_before_sense() -> None:
 
 
 def test_close_stream_may_be_ignored() -> None:
-    with listening(faults=[Fault(on_close_stream="ignore")]) as server, dial(server) as client:
+    with listening(faults=[Fault(on_end="ignore")]) as server, dial(server) as client:
         tell(client, "CloseStream")
         client.send(numbered(IN, 0, 1000))
         tell(client, "Finalize")
@@ -705,13 +705,13 @@ def test_close_stream_may_be_ignored() -> None:
 
 
 def test_close_stream_may_be_answered_by_a_reset() -> None:
-    with listening(faults=[Fault(on_close_stream="reset")]) as server, dial(server) as client:
+    with listening(faults=[Fault(on_end="reset")]) as server, dial(server) as client:
         tell(client, "CloseStream")
         assert closing(client)[0] == 1006
 
 
 def test_close_stream_may_cut_the_last_results() -> None:
-    with listening(faults=[Fault(on_close_stream="cut")]) as server, dial(server) as client:
+    with listening(faults=[Fault(on_end="cut")]) as server, dial(server) as client:
         client.send(numbered(IN, 0, 1000))
         tell(client, "CloseStream")
         assert [message["type"] for message in answers(client)] == ["Metadata"]
@@ -742,7 +742,7 @@ def test_stopping_does_not_wait_for_a_client_that_reads_nothing() -> None:
 
 
 def test_an_ear_that_fails_ends_its_connection_only() -> None:
-    def deaf(options: ListenOptions, emit: Callable[[Heard], None]) -> Ear:
+    def deaf(options: EarOptions, emit: Callable[[Heard], None]) -> Ear:
         raise OSError("no ears left")
 
     with listening(ear=deaf) as server, dial(server) as client:
