@@ -1,21 +1,23 @@
-"""Deepgram's live transcription, `/v1/listen`: what it is told and what it answers. Pure.
+"""Deepgram's live transcription: what it is told and what it answers. Pure.
 
-Reference: https://developers.deepgram.com/reference/speech-to-text/listen-streaming
-The machine-readable form is github.com/deepgram/deepgram-api-specs, `asyncapi.yml`.
+There are two conversations: `/v1/listen`, which most models speak, and `/v2/listen`, which Flux does.
+Reference: https://developers.deepgram.com/reference/speech-to-text/listen-streaming and .../listen-flux; paths named
+below, such as docs/flux/state, are pages of that site. The machine-readable form is
+github.com/deepgram/deepgram-api-specs, `asyncapi.yml`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Self
 from urllib.parse import urlencode
 
 import orjson
 
 from relay.audio import SAMPLE_RATE, SAMPLES_PER_MS, silence
-from relay.errors import Lost, Refused, ServiceError, SettingsError, Unavailable
+from relay.errors import Denied, Lost, Refused, ServiceError, SettingsError, Unavailable
 from relay.events import (
     Complained,
     Finished,
@@ -23,20 +25,20 @@ from relay.events import (
     Ignored,
     Malformed,
     ServiceEvent,
+    SessionBegun,
     SpeechStarted,
     Track,
     Transcript,
     UtteranceEnded,
     Word,
 )
-from relay.protocol import CallInfo, Endpoint, Message, Traits
-from relay.settings import address, one_of, setting, switch, text, whole, words
+from relay.protocol import Abilities, CallInfo, Endpoint, Limits, Message, SpeechProtocol, Traits
+from relay.settings import address, decimal, one_of, setting, switch, text, whole, words
 from relay.text import printable
 
-NAME: Final = "Deepgram"
-
 TRAITS: Final = Traits(
-    name=NAME,
+    name="Deepgram",
+    word="deepgram",
     tracks=2,  # of 20 (docs/multichannel); a call has no more
     pace=1.25,  # docs/recovering-from-connection-errors-and-timeouts-when-live-streaming
     smallest_chunk_ms=20,  # docs/measuring-streaming-latency: 20 to 250 ms, about 100
@@ -44,13 +46,58 @@ TRAITS: Final = Traits(
     idle_after_s=4.0,  # docs/audio-keep-alive: every 3 to 5 s, or it closes after 10
 )
 
+ABILITIES: Final = Abilities(
+    interims="about once a second",
+    languages="one, or ten mixed (multi)",
+    keyterms="500 tokens (nova-3)",
+    after_a_drop="a new connection; what was not final is sent again",
+    translation="no",
+    after_the_call="nothing",
+    longest_session="not documented",
+    billed_by="audio sent, silence too",  # docs/audio-keep-alive
+)
+
+FLUX_TRAITS: Final = Traits(
+    name="Deepgram Flux",
+    word="deepgram",
+    tracks=1,  # docs/flux/nova-3-migration: mono only
+    pace=1.25,  # documented for /v1; of Flux nothing else is said
+    smallest_chunk_ms=80,  # docs/flux/quickstart: 80 ms is strongly recommended
+    largest_chunk_ms=80,
+    idle_after_s=1.0,  # turns end by audio alone, and stalls of up to 233 ms were measured on real calls, without loss
+    answers_silence=True,  # docs/flux/state: an Update about every 0.25 s of audio, whether anyone speaks or not
+)
+
+FLUX_ABILITIES: Final = replace(
+    ABILITIES,
+    interims="about four times a second",
+    languages="English, or ten (flux-general-multi)",
+    keyterms="100 terms, 500 tokens",
+)
+
 _FIRST_SILENCE_MS: Final = 100  # sent for want of audio: a KeepAlive does not count as the first, due within 10 s
+_FLUX_SILENCE_MS: Final = 960  # twelve of its chunks, and a little less than the time they stand for
+_LAST_UPDATE_MS: Final = 500  # before the end of all audio: Updates come twice as often, so one lies within
+_UNTOLD_MS: Final = 2000  # how long before it is told a word may have begun; ours, and more than Flux ever takes
+_NORMAL_CLOSE: Final = (1000, 1005)  # with that code, or without any
 _LANGUAGE: Final = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*|multi")
 _MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _REDACTIONS: Final = ("true", "pci", "numbers", "aggressive_numbers", "ssn")
 _LONGEST_S: Final = 1_000_000  # of a connection, eleven days: what is beyond that is no time of a call
 _LONGEST_TAG: Final = 128
 _KEYTERM_TOKENS: Final = 500
+_FLUX_KEYTERMS: Final = 100
+_LONGEST_FLUX_KEYTERM: Final = 100  # characters: github.com/deepgram/deepgram-python-sdk/issues/616
+_FLUX_REDACTIONS: Final = ((), ("numbers",), ("aggressive_numbers",))
+_FLUX_LANGUAGES: Final = {  # docs/flux/language-prompting; en-GB and the like are taken for en
+    "flux-general-en": ("en",),
+    "flux-general-multi": ("multi", "en", "es", "fr", "de", "hi", "ru", "pt", "ja", "it", "nl"),
+}
+_NOT_FLUX: Final = (
+    *("interim_results", "punctuate", "smart_format", "endpointing", "utterance_end_ms"),
+    *("vad_events", "diarize_model", "keywords"),
+)
+_FLUX_ONLY: Final = ("eot_threshold", "eot_timeout_ms")
 
 
 # --- Settings -----------------------------------------------------------------------------------------------
@@ -63,10 +110,8 @@ def _language(value: str) -> str:
 
 
 def _model(value: str) -> str:
-    if not _MODEL.fullmatch(value):
-        raise ValueError(f"the name of a model such as nova-3, not {value!r}")
-    if value.startswith("flux"):
-        raise ValueError(f"a model of Deepgram's /v1/listen such as nova-3; {value} is spoken to in another way")
+    if not _MODEL.fullmatch(value) or (value.startswith("flux") and value not in _FLUX_LANGUAGES):
+        raise ValueError(f"the name of a model such as nova-3 or {' or '.join(_FLUX_LANGUAGES)}, not {value!r}")
     return value
 
 
@@ -99,9 +144,17 @@ class DeepgramSettings:
         address("wss", "ws"),
         "Where Deepgram is: its EU address, or one you host yourself.",
     )
-    model: str = setting("DEEPGRAM_MODEL", "nova-3", _model, "The model that listens.")
+    model: str = setting(
+        "DEEPGRAM_MODEL",
+        "nova-3",
+        _model,
+        "The model that listens. flux-general-en and flux-general-multi hear turns, one side of a call per connection.",
+    )
     language: str = setting(
-        "DEEPGRAM_LANGUAGE", "en", _language, "What is spoken: en, en-GB, de … or multi (nova-2 and nova-3 only)."
+        "DEEPGRAM_LANGUAGE",
+        "en",
+        _language,
+        "What is spoken: en, en-GB, de … or multi (nova-2, nova-3 and flux-general-multi only).",
     )
     interim_results: bool = setting(
         "DEEPGRAM_INTERIM_RESULTS", True, switch, "Text while people still speak, about once a second."
@@ -127,7 +180,7 @@ class DeepgramSettings:
         "DEEPGRAM_DIARIZE_MODEL", None, one_of("latest", "v1"), "Tell speakers on one track apart, with this model."
     )
     keyterm: tuple[str, ...] = setting(
-        "DEEPGRAM_KEYTERM", (), words, "Names and terms to listen for, with commas between (nova-3)."
+        "DEEPGRAM_KEYTERM", (), words, "Names and terms to listen for, with commas between (nova-3 and Flux)."
     )
     keywords: tuple[str, ...] = setting(
         "DEEPGRAM_KEYWORDS", (), words, "The same for models before nova-3: word or word:boost, with commas between."
@@ -144,20 +197,75 @@ class DeepgramSettings:
         "DEEPGRAM_TAG", (), _tags, "Labels for Deepgram's usage reports, with commas between; the call's SID is added."
     )
 
+    eot_threshold: float | None = setting(
+        "DEEPGRAM_EOT_THRESHOLD",
+        None,
+        decimal(0.5, 1.0),
+        "Flux: how sure it must be that a turn is over, from 0.5 to 1. Its own default is 0.7.",
+    )
+    eot_timeout_ms: int | None = setting(
+        "DEEPGRAM_EOT_TIMEOUT_MS",
+        None,
+        whole(500, 60_000),
+        "Flux: silence, in ms, after which a turn is over in any case. Its own default is 5000.",
+    )
+    connections: int = setting(
+        "DEEPGRAM_CONNECTIONS",
+        50,  # reference/api-rate-limits has said 50, 100 and, for some plans and regions, 150
+        whole(1, 100_000),
+        "How many connections this process opens at once. What your plan allows is in Deepgram's API rate limits.",
+    )
+
+    @property
+    def is_flux(self) -> bool:
+        """Whether the model is one that `/v2/listen` has."""
+        return self.model in _FLUX_LANGUAGES
+
     def __post_init__(self) -> None:
+        self._refuse_changed(_NOT_FLUX if self.is_flux else _FLUX_ONLY)
+        if self.is_flux:
+            self._check_flux()
+        else:
+            self._check_nova()
+        if sum(len(term.split()) for term in self.keyterm) > _KEYTERM_TOKENS:
+            raise SettingsError(
+                f"DEEPGRAM_KEYTERM and a call's own terms may hold {_KEYTERM_TOKENS} tokens in all; these are more."
+            )
+
+    def _refuse_changed(self, unknown: tuple[str, ...]) -> None:
+        for field in fields(self):
+            if field.name in unknown and getattr(self, field.name) != field.default:
+                raise SettingsError(f"{field.metadata['variable'].name} does not work with {self.model}; leave it out.")
+
+    def _check_flux(self) -> None:
+        languages = _FLUX_LANGUAGES[self.model]
+        if self.language.partition("-")[0] not in languages:
+            raise SettingsError(f"DEEPGRAM_LANGUAGE and a call's own may be {', '.join(languages)} with {self.model}.")
+        if len(self.keyterm) > _FLUX_KEYTERMS or any(len(term) > _LONGEST_FLUX_KEYTERM for term in self.keyterm):
+            raise SettingsError(
+                f"DEEPGRAM_KEYTERM and a call's own terms may be {_FLUX_KEYTERMS} with {self.model}, "
+                f"each of up to {_LONGEST_FLUX_KEYTERM} characters."
+            )
+        if self.redact not in _FLUX_REDACTIONS:
+            raise SettingsError(f"DEEPGRAM_REDACT may be numbers or aggressive_numbers with {self.model}.")
+
+    def _check_nova(self) -> None:
         nova_3 = self.model.startswith("nova-3")
         if self.utterance_end_ms is not None and not self.interim_results:
             raise SettingsError(
                 "DEEPGRAM_UTTERANCE_END_MS needs DEEPGRAM_INTERIM_RESULTS=true: it is found in interims."
             )
         if self.keyterm and not nova_3:
-            raise SettingsError(f"DEEPGRAM_KEYTERM works with nova-3 only; for {self.model} use DEEPGRAM_KEYWORDS.")
+            raise SettingsError(
+                "DEEPGRAM_KEYTERM and a call's own terms work with nova-3 and Flux only; "
+                f"for {self.model} use DEEPGRAM_KEYWORDS."
+            )
         if self.keywords and nova_3:
             raise SettingsError(f"DEEPGRAM_KEYWORDS does not work with {self.model}; use DEEPGRAM_KEYTERM.")
-        if sum(len(term.split()) for term in self.keyterm) > _KEYTERM_TOKENS:
-            raise SettingsError(f"DEEPGRAM_KEYTERM may hold {_KEYTERM_TOKENS} tokens in all; these are more.")
         if self.language == "multi" and not self.model.startswith(("nova-2", "nova-3")):
-            raise SettingsError(f"DEEPGRAM_LANGUAGE=multi works with nova-2 and nova-3, not with {self.model}.")
+            raise SettingsError(
+                f"DEEPGRAM_LANGUAGE=multi works with nova-2, nova-3 and flux-general-multi, not with {self.model}."
+            )
 
 
 # --- The service --------------------------------------------------------------------------------------------
@@ -166,52 +274,54 @@ class DeepgramSettings:
 class Deepgram:
     """Deepgram, as configured."""
 
-    traits: Final = TRAITS
-
     def __init__(self, settings: DeepgramSettings) -> None:
         self._settings = settings
 
-    def protocol(self, call: CallInfo, tracks: tuple[Track, ...]) -> DeepgramProtocol:
+    @property
+    def traits(self) -> Traits:
+        """What it can take, which depends on the model."""
+        return FLUX_TRAITS if self._settings.is_flux else TRAITS
+
+    @property
+    def abilities(self) -> Abilities:
+        """What it can do, which depends on the model too."""
+        return FLUX_ABILITIES if self._settings.is_flux else ABILITIES
+
+    @property
+    def limits(self) -> Limits:
+        """How many connections it may be asked for."""
+        return Limits(connections=self._settings.connections)
+
+    def tailored(self, language: str | None, keyterms: tuple[str, ...]) -> Self:
+        """The same for one call's language, and with its names and terms besides. Raises SettingsError."""
+        if language is not None and not _LANGUAGE.fullmatch(language):
+            raise SettingsError("A call's language should be a code such as en, en-GB or multi.")
+        if not all(term.strip() and term.isprintable() for term in keyterms):
+            raise SettingsError("A call's own terms should each be text on one line.")
+        ours = self._settings
+        together = tuple(dict.fromkeys((*ours.keyterm, *keyterms)))
+        return type(self)(replace(ours, language=language or ours.language, keyterm=together))
+
+    def protocol(self, call: CallInfo, tracks: tuple[Track, ...]) -> DeepgramProtocol | FluxProtocol:
         """The conversation for one new connection."""
-        return DeepgramProtocol(self._settings, call, tracks)
+        kind = FluxProtocol if self._settings.is_flux else DeepgramProtocol
+        return kind(self._settings, call, tracks)
 
 
-class DeepgramProtocol:
-    """One connection's conversation with Deepgram. Fills in `relay.protocol.SpeechProtocol`."""
+class _Listening(SpeechProtocol):
+    """What both conversations have in common: how one is let in, and how it fails."""
+
+    _name = TRAITS.name
 
     def __init__(self, settings: DeepgramSettings, call: CallInfo, tracks: tuple[Track, ...]) -> None:
         self._settings = settings
         self._call = call
         self._tracks = tracks
-        self._has_audio = False
-        self._paused: set[Track] = set()  # tracks whose last final ended its utterance
         self._request = ""  # how Deepgram's support finds this connection
-
-    def endpoint(self) -> Endpoint:
-        """`/v1/listen` with our options; the key goes into a header."""
-        query = urlencode(_options(self._settings, self._call, len(self._tracks)))
-        key = self._settings.api_key or ""
-        return Endpoint(f"{self._settings.url}/v1/listen?{query}", {"Authorization": f"Token {key}"})
 
     def accepted(self, headers: Mapping[str, str]) -> None:
         """Keeps the request's id, which every handshake is answered with."""
         self._request = printable(headers.get("dg-request-id", ""))
-
-    def audio(self, chunk: bytes) -> list[Message]:
-        """The audio as it is; but an empty binary message would end the stream."""
-        self._has_audio = True
-        return [chunk] if chunk else []
-
-    def idle(self) -> list[Message]:
-        """A KeepAlive; before any audio, a moment of silence, since audio must come within 10 s of opening."""
-        if self._has_audio:
-            return ['{"type":"KeepAlive"}']
-        self._has_audio = True
-        return [silence(_FIRST_SILENCE_MS * SAMPLES_PER_MS * len(self._tracks))]
-
-    def closing(self) -> list[Message]:
-        """After this Deepgram sends what it still has, then its Metadata, and closes."""
-        return ['{"type":"CloseStream"}']
 
     def receive(self, message: Message) -> list[ServiceEvent]:
         """What an answer means."""
@@ -233,25 +343,64 @@ class DeepgramProtocol:
         """What a handshake's HTTP status means: https://developers.deepgram.com/docs/errors"""
         why = _because(headers, body)
         if status == 401:
-            return Refused(f"Deepgram refused the key (401{why}); check DEEPGRAM_API_KEY")
+            return Denied(f"Deepgram refused the key (401{why}); check DEEPGRAM_API_KEY")
         if status == 402:
-            return Refused(f"Deepgram wants to be paid first (402{why}); see https://console.deepgram.com")
+            return Denied(f"Deepgram wants to be paid first (402{why}); see https://console.deepgram.com")
         if status == 403:
-            return Refused(f"Deepgram's project for this key may not do this (403{why}); check DEEPGRAM_MODEL")
+            return Denied(f"Deepgram's project for this key may not do this (403{why}); check DEEPGRAM_MODEL")
         if status == 429:
             return Unavailable(f"Deepgram has too many connections of yours open (429{why})")
         if status == 408 or status >= 500:
             return Unavailable(f"Deepgram is not available ({status}{why})")
         return Refused(f"Deepgram refused the request ({status}{why}); check the DEEPGRAM_ settings")
 
-    def closed(self, code: int, reason: str) -> ServiceError:
+    def closed(self, code: int, reason: str) -> ServiceError | None:
         """What a close frame means: docs/stt-troubleshooting-websocket-data-and-net-errors"""
         said = f"{code} {printable(reason)}".strip() + (f", request {self._request}" if self._request else "")
         if code == 1008:
-            return Refused(f"Deepgram could not read the audio ({said})")
+            return Refused(f"{self._name} could not read the audio ({said})")
         if code == 1011:
-            return Unavailable(f"Deepgram gave the connection up ({said})")
-        return Lost(f"Deepgram closed the connection ({said})")
+            return Unavailable(f"{self._name} gave the connection up ({said})")
+        return Lost(f"{self._name} closed the connection ({said})")
+
+    def _endpoint(self, path: str, options: list[tuple[str, str | None]]) -> Endpoint:
+        """The query has the options that are given; the key goes into a header."""
+        query = urlencode([(name, value) for name, value in options if value])
+        return Endpoint(
+            f"{self._settings.url}{path}?{query}", {"Authorization": f"Token {self._settings.api_key or ''}"}
+        )
+
+    def _read(self, kind: str, said: Mapping[str, Any]) -> list[ServiceEvent]:
+        raise NotImplementedError
+
+
+class DeepgramProtocol(_Listening):
+    """One connection's conversation over `/v1/listen`."""
+
+    def __init__(self, settings: DeepgramSettings, call: CallInfo, tracks: tuple[Track, ...]) -> None:
+        super().__init__(settings, call, tracks)
+        self._has_audio = False
+        self._paused: set[Track] = set()  # tracks whose last final ended its utterance
+
+    def endpoint(self) -> Endpoint:
+        """`/v1/listen` with our options."""
+        return self._endpoint("/v1/listen", _options(self._settings, self._call, len(self._tracks)))
+
+    def audio(self, chunk: bytes) -> list[Message]:
+        """The audio as it is; but an empty binary message would end the stream."""
+        self._has_audio = True
+        return [chunk] if chunk else []
+
+    def idle(self) -> list[Message]:
+        """A KeepAlive; before any audio, a moment of silence, since audio must come within 10 s of opening."""
+        if self._has_audio:
+            return ['{"type":"KeepAlive"}']
+        self._has_audio = True
+        return [silence(_FIRST_SILENCE_MS * SAMPLES_PER_MS * len(self._tracks))]
+
+    def closing(self) -> list[Message]:
+        """After this Deepgram sends what it still has, then its Metadata, and closes."""
+        return ['{"type":"CloseStream"}']
 
     def _read(self, kind: str, said: Mapping[str, Any]) -> list[ServiceEvent]:
         if kind == "Results":
@@ -272,7 +421,7 @@ class DeepgramProtocol:
         end_ms = _ms(said["start"] + said["duration"])
         transcript = Transcript(
             track=track,
-            text=str(best["transcript"]),
+            text=_text(best["transcript"]),
             start_ms=_ms(said["start"]),
             end_ms=end_ms,
             is_final=said.get("is_final") is True,
@@ -304,12 +453,104 @@ class DeepgramProtocol:
         return self._tracks[index]
 
 
+class FluxProtocol(_Listening):
+    """One track's conversation over `/v2/listen`, which goes by turns: docs/flux/state."""
+
+    _name = FLUX_TRAITS.name
+
+    def __init__(self, settings: DeepgramSettings, call: CallInfo, tracks: tuple[Track, ...]) -> None:
+        super().__init__(settings, call, tracks)
+        (self._track,) = tracks
+        self._sent = 0  # samples, silence of our own included
+        self._last_from_ms: int | None = None  # once we have said the last: the Update from which on it is heard
+        self._ended_turn = -1  # the newest
+        self._has_untold = False  # words of a turn that has not ended
+        self._error = ""
+
+    def endpoint(self) -> Endpoint:
+        """`/v2/listen` with our options."""
+        return self._endpoint("/v2/listen", _flux_options(self._settings, self._call))
+
+    def audio(self, chunk: bytes) -> list[Message]:
+        """The audio as it is."""
+        self._sent += len(chunk)
+        return [chunk] if chunk else []
+
+    def idle(self) -> list[Message]:
+        """Silence: there is no KeepAlive here, it ends the connection (deepgram-python-sdk issue 649)."""
+        return self.audio(silence(_FLUX_SILENCE_MS * SAMPLES_PER_MS))
+
+    def closing(self) -> list[Message]:
+        """Flux hears out what it has and closes; it ends no turn, so its last Update is to be taken as final:
+        docs/flux/close-stream. By the silence before that we know this Update from the others."""
+        last = self.idle()
+        self._last_from_ms = self._sent // SAMPLES_PER_MS - _LAST_UPDATE_MS
+        return [*last, '{"type":"CloseStream"}']
+
+    def closed(self, code: int, reason: str) -> ServiceError | None:
+        """A close of no code is the normal end, but only when no word is left that was not said to be final."""
+        if self._last_from_ms is None or code not in _NORMAL_CLOSE or self._has_untold or self._error:
+            return super().closed(code, reason or self._error)
+        return None
+
+    def _read(self, kind: str, said: Mapping[str, Any]) -> list[ServiceEvent]:
+        if kind == "TurnInfo":
+            return self._turn_info(said)
+        if kind == "Connected":
+            return [SessionBegun(self._name, printable(_text(said["request_id"])))]
+        if kind in ("Warning", "Error"):
+            complaint = printable(f"{said.get('code', '')} {said.get('description', '')}")
+            if kind == "Error":  # it closes after that, and its close frame tells nothing
+                self._error = complaint
+            return [Complained(complaint)]
+        return [Ignored(kind[:40])]
+
+    def _turn_info(self, said: Mapping[str, Any]) -> list[ServiceEvent]:
+        """Each tells the whole turn so far; the one that ends it is told once, and nothing of that turn after it."""
+        turn, end_ms = int(said["turn_index"]), _ms(said["audio_window_end"])
+        is_last = self._last_from_ms is not None and end_ms >= self._last_from_ms
+        is_final = is_last or said["event"] == "EndOfTurn"
+        events: list[ServiceEvent] = []
+        if turn > self._ended_turn:
+            transcript = self._transcript(said, is_final=is_final)
+            events += self._heard(transcript) if is_final or not transcript.text else [transcript]
+            self._has_untold = bool(transcript.text) and not is_final
+            self._ended_turn = turn if is_final else self._ended_turn
+        if is_last:
+            events.append(Finished())
+        return events or [Ignored("TurnInfo")]
+
+    def _heard(self, transcript: Transcript) -> list[ServiceEvent]:
+        """What will not be needed again. Not all that was listened to: a turn's end is told some time after its last
+        word, and the next word may have begun by then."""
+        if not transcript.text:
+            return [Heard(self._track, max(0, transcript.end_ms - _UNTOLD_MS))]
+        until_ms = transcript.words[-1].end_ms if transcript.words else transcript.end_ms
+        return [transcript, Heard(self._track, until_ms)]
+
+    def _transcript(self, said: Mapping[str, Any], *, is_final: bool) -> Transcript:
+        """A turn begins with the silence before it, and so for us with its first word."""
+        window = {"start": said["audio_window_start"], "end": said["audio_window_end"]}
+        words = tuple(_word(window | _given(word)) for word in said.get("words") or ())  # older ones tell no times
+        return Transcript(
+            track=self._track,
+            text=_text(said["transcript"]),
+            start_ms=words[0].start_ms if words else _ms(window["start"]),
+            end_ms=_ms(window["end"]),
+            is_final=is_final,
+            words=words,
+            confidence=sum(word.confidence for word in words) / len(words) if words else 0.0,
+            language=next((str(language)[:20] for language in said.get("languages") or ()), None),
+            ends_utterance=is_final,
+        )
+
+
 # --- Small print --------------------------------------------------------------------------------------------
 
 
-def _options(settings: DeepgramSettings, call: CallInfo, tracks: int) -> list[tuple[str, str]]:
+def _options(settings: DeepgramSettings, call: CallInfo, tracks: int) -> list[tuple[str, str | None]]:
     """The query of `/v1/listen`, in its own words; repeatable options come once for each value."""
-    options: list[tuple[str, str | None]] = [
+    return [
         ("model", settings.model),
         ("language", settings.language),
         ("encoding", "mulaw"),
@@ -331,7 +572,24 @@ def _options(settings: DeepgramSettings, call: CallInfo, tracks: int) -> list[tu
         *(("tag", tag) for tag in (call.call_sid, *settings.tag)),
         ("extra", f"call_sid:{call.call_sid}"),
     ]
-    return [(name, value) for name, value in options if value]
+
+
+def _flux_options(settings: DeepgramSettings, call: CallInfo) -> list[tuple[str, str | None]]:
+    """The query of `/v2/listen`: docs/flux/configuration."""
+    is_hint = settings.model == "flux-general-multi" and settings.language != "multi"
+    return [
+        ("model", settings.model),
+        ("encoding", "mulaw"),
+        ("sample_rate", str(SAMPLE_RATE)),
+        ("language_hint", settings.language if is_hint else None),
+        ("eot_threshold", f"{settings.eot_threshold:g}" if settings.eot_threshold else None),
+        ("eot_timeout_ms", str(settings.eot_timeout_ms) if settings.eot_timeout_ms else None),
+        *(("keyterm", term) for term in settings.keyterm),
+        *(("redact", kind) for kind in settings.redact),
+        ("profanity_filter", "true" if settings.profanity_filter else None),
+        ("numerals", "true" if settings.numerals else None),
+        *(("tag", tag) for tag in (call.call_sid, *settings.tag)),
+    ]
 
 
 def _yes_no(value: bool) -> str:
@@ -341,12 +599,22 @@ def _yes_no(value: bool) -> str:
 def _word(said: Mapping[str, Any]) -> Word:
     speaker = said.get("speaker")
     return Word(
-        text=str(said.get("punctuated_word") or said["word"]),
+        text=_text(said.get("punctuated_word") or said["word"]),
         start_ms=_ms(said["start"]),
         end_ms=_ms(said["end"]),
         confidence=float(said.get("confidence") or 0),
         speaker=speaker if isinstance(speaker, int) else None,
     )
+
+
+def _given(said: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _text(said: object) -> str:
+    if not isinstance(said, str):
+        raise TypeError("text that is none")
+    return said
 
 
 def _ms(seconds: float) -> int:

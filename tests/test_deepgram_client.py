@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepgram_client import Deepgram, DeepgramProtocol, DeepgramSettings
-from relay.errors import Lost, Refused, ServiceError, SettingsError, Unavailable
+from relay.errors import Denied, Lost, Refused, ServiceError, SettingsError, Unavailable
 from relay.events import (
     Complained,
     Finished,
@@ -26,7 +26,7 @@ from relay.events import (
     UtteranceEnded,
     Word,
 )
-from relay.protocol import CallInfo
+from relay.protocol import CallInfo, Limits
 from relay.settings import read
 
 CALL = CallInfo("CA0123456789", "MZ0123456789", (Track.INBOUND, Track.OUTBOUND))
@@ -34,7 +34,9 @@ SETTINGS = DeepgramSettings(api_key="secret-key")
 
 
 def talking(settings: DeepgramSettings = SETTINGS, tracks: tuple[Track, ...] = CALL.tracks) -> DeepgramProtocol:
-    return Deepgram(settings).protocol(CALL, tracks)
+    protocol = Deepgram(settings).protocol(CALL, tracks)
+    assert isinstance(protocol, DeepgramProtocol)
+    return protocol
 
 
 def query(settings: DeepgramSettings = SETTINGS, tracks: tuple[Track, ...] = CALL.tracks) -> dict[str, list[str]]:
@@ -147,7 +149,10 @@ def test_the_key_travels_in_a_header_and_shows_in_no_repr() -> None:
         ({"DEEPGRAM_KEYTERM": "snow " * 501}, "DEEPGRAM_KEYTERM"),
         ({"DEEPGRAM_LANGUAGE": "english"}, "DEEPGRAM_LANGUAGE"),
         ({"DEEPGRAM_LANGUAGE": "multi", "DEEPGRAM_MODEL": "enhanced"}, "DEEPGRAM_LANGUAGE"),
-        ({"DEEPGRAM_MODEL": "flux-general-en"}, "DEEPGRAM_MODEL"),
+        ({"DEEPGRAM_MODEL": "nova 3"}, "DEEPGRAM_MODEL"),
+        ({"DEEPGRAM_EOT_THRESHOLD": "0.8"}, "DEEPGRAM_EOT_THRESHOLD"),
+        ({"DEEPGRAM_EOT_TIMEOUT_MS": "4000"}, "DEEPGRAM_EOT_TIMEOUT_MS"),
+        ({"DEEPGRAM_CONNECTIONS": "0"}, "DEEPGRAM_CONNECTIONS"),
         ({"DEEPGRAM_DIARIZE_MODEL": "v2"}, "DEEPGRAM_DIARIZE_MODEL"),
         ({"DEEPGRAM_ENDPOINTING": "soon"}, "DEEPGRAM_ENDPOINTING"),
         ({"DEEPGRAM_REDACT": "pci,names"}, "DEEPGRAM_REDACT"),
@@ -159,6 +164,59 @@ def test_the_key_travels_in_a_header_and_shows_in_no_repr() -> None:
 def test_what_deepgram_would_refuse_is_refused_first_by_name(environ: dict[str, str], named: str) -> None:
     with pytest.raises(SettingsError, match=named):
         read(DeepgramSettings, environ)
+
+
+def test_it_says_what_it_takes_and_how_much_of_it_may_be_used() -> None:
+    service = Deepgram(DeepgramSettings(connections=7))
+    assert (service.traits.name, service.traits.word, service.traits.tracks) == ("Deepgram", "deepgram", 2)
+    assert service.limits == Limits(connections=7)
+    assert service.abilities.after_a_drop == "a new connection; what was not final is sent again"
+
+
+# --- For one call -------------------------------------------------------------------------------------------
+
+
+def tailored_query(settings: DeepgramSettings, language: str | None, keyterms: tuple[str, ...]) -> dict[str, list[str]]:
+    service = Deepgram(settings).tailored(language, keyterms)
+    return parse_qs(urlsplit(service.protocol(CALL, CALL.tracks).endpoint().url).query)
+
+
+def test_a_call_may_have_a_language_and_terms_of_its_own() -> None:
+    asked = tailored_query(replace(SETTINGS, keyterm=("snow", "rain")), "de", ("Hafenbuch", "snow"))
+    assert asked["language"] == ["de"]
+    assert asked["keyterm"] == ["snow", "rain", "Hafenbuch"]
+
+
+def test_a_call_without_wishes_is_held_as_configured() -> None:
+    asked = tailored_query(replace(SETTINGS, model="nova-2", language="fr"), None, ())
+    assert asked["language"] == ["fr"]
+    assert "keyterm" not in asked
+
+
+def test_tailoring_leaves_the_service_as_it_was() -> None:
+    service = Deepgram(SETTINGS)
+    service.tailored("de", ("snow",))
+    assert "language=en" in service.protocol(CALL, CALL.tracks).endpoint().url
+
+
+@pytest.mark.parametrize(
+    ("model", "language", "keyterms", "says"),
+    [
+        ("nova-3", "zzzz-not-one", (), "language should be a code"),
+        ("nova-3", "", (), "language should be a code"),
+        ("enhanced", "multi", (), "multi works with nova-2, nova-3"),
+        ("nova-2", None, ("zzzz",), "work with nova-3 and Flux only; for nova-2"),
+        ("nova-3", None, ("zzzz " * 501,), "500 tokens"),
+        ("nova-3", None, ("zzzz\x1b[2J",), "text on one line"),
+        ("nova-3", None, (" ",), "text on one line"),
+    ],
+)
+def test_what_a_call_may_not_have_is_refused_without_repeating_it(
+    model: str, language: str | None, keyterms: tuple[str, ...], says: str
+) -> None:
+    with pytest.raises(SettingsError, match=says) as refused:
+        Deepgram(DeepgramSettings(model=model)).tailored(language, keyterms)
+    assert "zzzz" not in str(refused.value)
 
 
 # --- What is said -------------------------------------------------------------------------------------------
@@ -280,6 +338,7 @@ def test_what_is_unknown_is_ignored() -> None:
         '{"type": "Results"}',
         json.dumps(results(channel=None)),
         json.dumps(results(channel={"alternatives": []})),
+        json.dumps(results(channel={"alternatives": [{"transcript": None}]})),
         json.dumps(results(channel_index=[2, 3])),
         json.dumps(results(channel_index=[-1, 2])),
         json.dumps(results(channel_index=None)),
@@ -327,9 +386,9 @@ def test_nothing_is_raised_for_almost_right_answers(kind: str, rest: dict[str, A
     ("status", "error", "says"),
     [
         (400, Refused, "DEEPGRAM_ settings"),
-        (401, Refused, "DEEPGRAM_API_KEY"),
-        (402, Refused, "paid"),
-        (403, Refused, "DEEPGRAM_MODEL"),
+        (401, Denied, "DEEPGRAM_API_KEY"),
+        (402, Denied, "paid"),
+        (403, Denied, "DEEPGRAM_MODEL"),
         (404, Refused, "refused the request"),
         (405, Refused, "refused the request"),
         (408, Unavailable, "not available"),
