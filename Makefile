@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test style types tests campaign bench clean
 
 demo: $(VENV)/demo.installed  ## a simulated call, transcribed here: neither phone nor key
-	$(BIN)/python app.py demo $(if $(FILE),"$(FILE)") $(if $(VOCABULARY),--vocabulary $(VOCABULARY))
+	$(BIN)/python app.py demo $(if $(FILE),"$(FILE)") $(if $(VOCABULARY),--vocabulary $(VOCABULARY)) $(if $(SERVICE),--service $(SERVICE))
 
 test: style types tests  ## all that .ci/run runs
 

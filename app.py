@@ -17,27 +17,28 @@ import click
 import gevent
 from dotenv import dotenv_values, find_dotenv
 from gevent.event import Event
+from rich.box import SIMPLE
 from rich.console import Console as Rich
 from rich.progress import Progress
+from rich.table import Table
 
-from deepgram_client import Deepgram, DeepgramSettings
-from relay.call import Listening, Switchboard
+from relay.call import Switchboard
 from relay.console import Console, Outlet, OutletHandler
 from relay.doctor import examine
 from relay.errors import RelayError, SettingsError
 from relay.hub import Hub
-from relay.protocol import SpeechService
+from relay.listening import Listening
+from relay.results import Results
 from relay.settings import Settings, read
 from relay.twilio import twiml
 from relay.web.routes import MEDIA_PATH, create_app, media_url
 from relay.web.server import Server, run_until_told
 from relay.web.workers import run_workers, when_alone
+from services import OFFERS, SpeechSettings, listeners, what_each_can_do
 
 LAST_LINES_WITHIN: Final = 2.0  # seconds the terminal gets to take what was still to be said
 
 MARKS: Final = {True: "ok   ", False: "to do", None: "  -  "}  # of the doctor's findings
-
-NO_KEY: Final = "DEEPGRAM_API_KEY is not set; put your key into .env, or try `python app.py demo`, which needs none"
 
 
 def environment() -> Mapping[str, str]:
@@ -48,24 +49,6 @@ def environment() -> Mapping[str, str]:
     except UnicodeDecodeError:
         raise SettingsError(f"{path} should be UTF-8 text; save it as that.") from None
     return {**{name: value for name, value in written.items() if value is not None}, **os.environ}
-
-
-def speech_service(environ: Mapping[str, str]) -> SpeechService:
-    """The service that listens. Raises SettingsError when it has no key or a setting is wrong."""
-    settings = read(DeepgramSettings, environ)
-    if settings.api_key is None:
-        raise SettingsError(NO_KEY)
-    return Deepgram(settings)
-
-
-def listeners(environ: Mapping[str, str]) -> Listening:
-    """Who listens to calls; without a key nobody does, and calls are told why. Raises SettingsError."""
-    try:
-        return Listening((speech_service(environ),))
-    except SettingsError as trouble:
-        if read(DeepgramSettings, environ).api_key is not None:
-            raise
-        return Listening((), str(trouble))
 
 
 @contextmanager
@@ -111,6 +94,16 @@ def announce(console: Console, port: int) -> None:
     console.say(f"WebSocket endpoint: ws://localhost:{port}{MEDIA_PATH}")
 
 
+@contextmanager
+def switchboard_for(settings: Settings, listening: Listening, console: Console) -> Iterator[Switchboard]:
+    """What answers calls, and all that hears of them."""
+    results = Results(Path(settings.results_folder))
+    try:
+        yield Switchboard(settings, listening, Hub(console.hear, results.hear))
+    finally:
+        results.close(LAST_LINES_WITHIN)
+
+
 @main.command()
 def serve() -> None:
     """Take Twilio's media streams and print what is said (the default)."""
@@ -122,17 +115,17 @@ def serve() -> None:
         def say_where(port: int) -> None:
             announce(console, port)
             if not listening.services:
-                console.say("WARNING: Deepgram API key not set", "yellow")
+                console.say(f"WARNING: {read(SpeechSettings, environ).names} API key not set", "yellow")
                 console.say(f"Calls will not be transcribed: {listening.why_not}.", "yellow")
 
         console.say("Starting WebSocket server...")
         if settings.workers > 1:
             run_workers(settings, [sys.executable, __file__, "work"], dict(environ), say_where)
         else:
-            switchboard = Switchboard(settings, listening, Hub(console.hear))
-            server = Server(create_app(switchboard), settings)
-            say_where(server.port)
-            run_until_told(server, switchboard, console.say)
+            with switchboard_for(settings, listening, console) as switchboard:
+                server = Server(create_app(switchboard), settings)
+                say_where(server.port)
+                run_until_told(server, switchboard, console.say)
 
 
 @main.command(hidden=True)
@@ -140,8 +133,7 @@ def work() -> None:
     """Be one of several workers; `serve` starts them, and looks after them."""
     environ = environment()
     settings = read(Settings, environ)
-    with terminal(settings) as console:
-        switchboard = Switchboard(settings, listeners(environ), Hub(console.hear))
+    with terminal(settings) as console, switchboard_for(settings, listeners(environ), console) as switchboard:
         server = Server(create_app(switchboard), settings)
         leave = Event()
         when_alone(leave.set)
@@ -224,37 +216,56 @@ def progress_bar(what: str) -> Iterator[Callable[[float], None]]:
     show_default=True,
     help="Words the local recogniser knows: those of the sample call, or English at large (for your own FILE).",
 )
-def demo(file: Path | None, vocabulary: str) -> None:
+@click.option(
+    "--service",
+    type=click.Choice(list(OFFERS)),
+    default="deepgram",
+    show_default=True,
+    help="Whose protocol is spoken between the server and the local speech service.",
+)
+def demo(file: Path | None, vocabulary: str, service: str) -> None:
     """See it work without phone or key: a simulated call, transcribed by a speech service on this machine."""
     try:
         from standins.demo import SAMPLE_CALL, demonstrate
     except ModuleNotFoundError as missing:
         raise SettingsError(f"{missing.name} is not installed: pip install -r requirements-demo.txt") from None
     settings = read(Settings, environment())
+    offer = OFFERS[service]
     with terminal(settings) as console, ctrl_c():
         console.say("Starting WebSocket server...")
         demonstrate(
             file or SAMPLE_CALL,
             vocabulary,
+            service,
             settings,
             console,
-            lambda url: Deepgram(DeepgramSettings(api_key="none-needed", url=url)),
+            lambda url: offer.make(offer.settings(api_key="none-needed", url=url)),
             lambda server: announce(console, server.port),
         )
 
 
+@main.command("services")
+def services_command() -> None:
+    """Show what each speech service can do."""
+    head, rows = what_each_can_do()
+    table = Table(*head, box=SIMPLE, highlight=False)
+    for row in rows:
+        table.add_row(*row)
+    Rich().print(table)
+
+
 @main.command()
 def doctor() -> None:
-    """Check settings, key, port and public URL, and print the TwiML to paste."""
+    """Check settings, keys, port and public URL, and print the TwiML to paste."""
     environ = environment()
     settings = read(Settings, environ)
-    service: SpeechService | SettingsError
+    listening: Listening | SettingsError
     try:
-        service = speech_service(environ)
+        listening = listeners(environ)
     except SettingsError as trouble:
-        service = trouble
+        listening = trouble
     all_well = True
-    for finding in examine(settings, service):
+    for finding in examine(settings, listening):
         all_well &= finding.well is not False
         click.echo(f"{MARKS[finding.well]}  {finding.sentence}")
     click.echo(

@@ -47,8 +47,7 @@ from rich.table import Table
 from relay.audio import SAMPLES_PER_MS
 from relay.events import Track
 from standins.deepgram import ListenServer
-from standins.ear import Heard, Phrase, Word
-from standins.listen_options import ListenOptions
+from standins.ear import EarOptions, Heard, Phrase, Word
 from standins.simulation import Pace
 from standins.twilio import FRAME_BYTES, FRAME_MS, SimulatedCall
 
@@ -119,7 +118,7 @@ def listen(calls: int, within: float) -> None:
     """Serves so many connections; says where on its first line, and what came on its second."""
     arrivals: list[tuple[int, float]] = []
 
-    def ear(_: ListenOptions, emit: Callable[[Heard], None]) -> StampEar:
+    def ear(_: EarOptions, emit: Callable[[Heard], None]) -> StampEar:
         return StampEar(emit, arrivals)
 
     with ListenServer(ear=ear) as server:

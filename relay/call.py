@@ -19,6 +19,7 @@ from relay.events import (
     Connected,
     Dtmf,
     Ignored,
+    Listened,
     Malformed,
     Mark,
     Media,
@@ -49,6 +50,10 @@ STALE_AFTER: Final = 5.0  # seconds without media, after which a newer stream of
 FRAME_MS: Final = 20  # of audio in one of Twilio's media messages; in practice, it is not documented
 TICK_MS: Final = 10  # between two moments at which streams wake; up to so much delay is added to a chunk's own
 TELL_EVERY: Final = 500  # media messages between two counts: ten seconds of one track
+TELL_LISTENED_EVERY: Final = 2.0  # seconds
+CALLER: Final = "from"  # custom parameters of a stream, in its TwiML: <Parameter name="from" value="{{From}}"/>
+CALLED: Final = "to"
+LONGEST_NUMBER: Final = 64  # characters; a SIP address is longer than a number
 COMPLAINTS_AT_MOST: Final = 20  # kinds of trouble told for one stream
 
 
@@ -152,7 +157,12 @@ class Stream:
         self._complaints: set[str] = set()
         self._deadline = monotonic() + START_WITHIN  # for the next message that makes sense
         self._made_sense = False  # has any message of the newest ones
-        self._heard_at = monotonic()
+        self._heard_at = self._told_at = monotonic()
+
+    @property
+    def _until_ms(self) -> int:
+        """Where the newest audio ends."""
+        return max((side.timeline.end for side in self._sides.values()), default=0) // SAMPLES_PER_MS
 
     @property
     def stale(self) -> bool:
@@ -245,7 +255,9 @@ class Stream:
         self._chosen, complaints = self._switchboard.listening.choose(event.parameters)
         for complaint in complaints:
             self._complain(complaint)
-        self._tell(StreamBegun(tuple(choices[0].service.traits.name for choices in self._chosen)))
+        names = tuple(choices[0].service.traits.name for choices in self._chosen)
+        caller, called = (event.parameters.get(name, "")[:LONGEST_NUMBER] for name in (CALLER, CALLED))
+        self._tell(StreamBegun(names, caller, called))
         self._stream_sid = event.stream_sid
         self._sides = {track: Side() for track in event.tracks}
         self._made_sense = True
@@ -331,8 +343,11 @@ class Stream:
 
     def _alive(self) -> None:
         self._made_sense = False
-        self._heard_at = monotonic()
-        self._deadline = self._heard_at + self._settings.media_silence_s
+        self._heard_at = now = monotonic()
+        self._deadline = now + self._settings.media_silence_s
+        if now - self._told_at > TELL_LISTENED_EVERY and self._call is not None:
+            self._told_at = now
+            self._tell(Listened(self._until_ms))
 
     def _end(self, reason: str) -> None:
         """Lets Twilio and the tracks go at once, then waits for the last words."""
@@ -352,7 +367,7 @@ class Stream:
         timelines = [side.timeline for side in self._sides.values()]
         return StreamEnded(
             reason=printable(reason),
-            duration_ms=max((timeline.end for timeline in timelines), default=0) // SAMPLES_PER_MS,
+            duration_ms=self._until_ms,
             frames=self._frames,
             missing_messages=self._missing_messages,
             audio_gaps=sum(timeline.gaps for timeline in timelines),

@@ -348,9 +348,21 @@ class NotTranscribed:
 
 @dataclass(frozen=True, slots=True)
 class StreamBegun:
-    """The stream is known and its audio is about to come. `services` will listen, side by side if they are several."""
+    """The stream is known and its audio is about to come. `services` will listen, side by side if they are several.
+
+    Who calls whom is known if the TwiML passes it on, as parameters of the stream.
+    """
 
     services: tuple[str, ...] = ()
+    caller: str = field(default="", repr=False)
+    called: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Listened:
+    """The stream's audio has come up to here; told now and again while it does."""
+
+    until_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,5 +393,6 @@ CallEvent = (
     | MediaReceived
     | NotTranscribed
     | StreamBegun
+    | Listened
     | StreamEnded
 )

@@ -5,8 +5,11 @@ from __future__ import annotations
 import textwrap
 from typing import Final
 
+from assemblyai_client import AssemblyAISettings
 from deepgram_client import DeepgramSettings
+from gladia_client import GladiaSettings
 from relay.settings import Settings, Variable, variables
+from services import SpeechSettings
 from tests.program import ROOT
 
 PATH: Final = ROOT / ".env.example"
@@ -15,7 +18,13 @@ _HEAD: Final = """\
 # Copy this file to .env and put your key in. Everything else has a default, which is shown; remove the # to change it.
 # A variable of the same name in the environment comes first.
 """
-_SECTIONS: Final = {"Deepgram": DeepgramSettings, "The relay": Settings}
+SECTIONS: Final = {
+    "Deepgram": DeepgramSettings,
+    "Gladia": GladiaSettings,
+    "AssemblyAI": AssemblyAISettings,
+    "Which service listens": SpeechSettings,
+    "The relay": Settings,
+}
 _TO_FILL_IN: Final = "DEEPGRAM_API_KEY"
 
 
@@ -23,12 +32,12 @@ def env_example() -> str:
     """The whole file."""
     return _HEAD + "".join(
         f"\n# --- {title} {'-' * (70 - len(title))}\n" + "".join(map(_entry, variables(kind)))
-        for title, kind in _SECTIONS.items()
+        for title, kind in SECTIONS.items()
     )
 
 
 def _entry(variable: Variable) -> str:
-    about = textwrap.fill(variable.about, 110, initial_indent="# ", subsequent_indent="# ")
+    about = textwrap.fill(variable.about, 110, break_on_hyphens=False, initial_indent="# ", subsequent_indent="# ")
     mark = "" if variable.name == _TO_FILL_IN else "#"
     return f"\n{about}\n{mark}{variable.name}={written(variable.default)}\n"
 
@@ -39,6 +48,8 @@ def written(default: object) -> str:
         return ""
     if isinstance(default, bool):
         return "true" if default else "false"
+    if isinstance(default, tuple):
+        return ",".join(default)
     return str(default)
 
 

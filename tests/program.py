@@ -105,4 +105,4 @@ def clean_environment() -> dict[str, str]:
         "WORKERS",
         "RESULTS_FOLDER",
     )
-    return {name: value for name, value in os.environ.items() if not name.startswith(services + ours)}
+    return {name: value for name, value in os.environ.items() if not name.startswith(mine)}

@@ -14,10 +14,10 @@ import yaml
 from click.testing import CliRunner
 
 import app
-from deepgram_client import DeepgramSettings
 from relay.settings import Settings, variables
+from services import OFFERS, what_each_can_do
 from tests.env_example import PATH as ENV_EXAMPLE
-from tests.env_example import env_example, written
+from tests.env_example import SECTIONS, env_example, written
 from tests.program import ROOT
 
 FLOORS: Final = {
@@ -34,17 +34,25 @@ FLOORS: Final = {
     "relay.mediasocket": 2,
     "relay.conversation": 2,
     "relay.speech": 2,
+    "relay.fetch": 2,
+    "relay.provider": 2,
+    "relay.listening": 2,
     "relay.hub": 2,
     "deepgram_client": 2,
+    "gladia_client": 2,
+    "assemblyai_client": 2,
+    "relay.feed": 3,
+    "relay.results": 3,
     "relay.call": 3,
     "relay.console": 3,
     "relay.web.routes": 4,
     "relay.web.server": 4,
     "relay.web.workers": 4,
+    "services": 4,
     "relay.doctor": 5,
     "app": 5,
 }
-SERVICE_FILES: Final = ("deepgram_client",)
+SERVICE_FILES: Final = ("deepgram_client", "gladia_client", "assemblyai_client")
 README: Final = (ROOT / "README.md").read_text()
 
 
@@ -79,10 +87,13 @@ def test_imports_go_down_or_stay_on_their_floor(module: str) -> None:
 @pytest.mark.parametrize("module", [module for module in FLOORS if module.startswith("relay")])
 def test_the_relay_knows_no_vendor_and_no_stand_in(module: str) -> None:
     assert not {
-        name for name in imports_of(module) if name in SERVICE_FILES or name.split(".")[0] in ("app", "standins")
+        name
+        for name in imports_of(module)
+        if name in SERVICE_FILES or name.split(".")[0] in ("app", "services", "standins")
     }
-    if module not in ("relay.events", "relay.audio", "relay.protocol", "relay.conversation"):  # which cite its pages
-        assert "deepgram" not in path_of(module).read_text().lower().replace("deepgram's own sample", "")
+    if module not in ("relay.events", "relay.audio", "relay.conversation"):  # which cite its pages
+        text = path_of(module).read_text().lower()
+        assert not any(word in text for word in OFFERS)
 
 
 def test_one_module_knows_the_websocket_library() -> None:
@@ -114,12 +125,28 @@ def test_env_example_is_what_the_settings_say() -> None:
 
 
 def test_every_setting_the_readme_names_exists_with_its_default() -> None:
-    settings = {variable.name: variable for kind in (Settings, DeepgramSettings) for variable in variables(kind)}
+    settings = {variable.name: variable for kind in SECTIONS.values() for variable in variables(kind)}
     for name, default in re.findall(r"^\| `([A-Z_]+)` \| (?:`([^`]*)`)? *\|", README, re.MULTILINE):
         assert name in settings
         assert default == written(settings[name].default), name
-    for name in set(re.findall(r"\b((?:DEEPGRAM|REPLAY|AUDIO|PUBLIC|MEDIA|SERVICE|CALL)_[A-Z_]+)\b", README)):
+    for name in set(
+        re.findall(
+            r"\b((?:DEEPGRAM|GLADIA|ASSEMBLYAI|SPEECH|REPLAY|AUDIO|PUBLIC|MEDIA|SERVICE|CALL|RESULTS)_[A-Z_]+)\b",
+            README,
+        )
+    ):
         assert name in settings, name
+
+
+def test_the_readme_shows_what_each_service_can_do() -> None:
+    head, rows = what_each_can_do()
+    for cells in (head, *rows):
+        assert "| " + " | ".join(cells) + " |" in README
+
+
+def test_a_service_file_knows_no_other() -> None:
+    for service in SERVICE_FILES:
+        assert not imports_of(service) & {*SERVICE_FILES, "services", "app"}
 
 
 def test_every_command_the_readme_names_exists() -> None:
