@@ -355,12 +355,13 @@ class Stream:
         self._switchboard.release(self)
         for feed in self._feeds:
             feed.finish()
-        for feed in self._feeds:
-            feed.close()
-        if self._call is not None:
-            self._tell(self._summary(reason))
-        else:
-            log.info("a WebSocket that never started a stream is over: %s", printable(reason))
+        try:
+            gevent.joinall([gevent.spawn(feed.close) for feed in self._feeds])
+        finally:
+            if self._call is not None:
+                self._tell(self._summary(reason))
+            else:
+                log.info("a WebSocket that never started a stream is over: %s", printable(reason))
 
     def _summary(self, reason: str) -> StreamEnded:
         tallies = [tally for feed in self._feeds for tally in feed.tallies]

@@ -34,7 +34,7 @@ TROUBLES_AT_MOST: Final = 20  # kinds of trouble with a service's answers that a
 REST_AFTER: Final = 16  # chunks sent without a pause, where the pace allows it; then other greenlets have their turn
 BEHIND: Final = 500 * SAMPLES_PER_MS  # samples not yet sent, from which on pauses are left out (see `_is_in_pause`)
 PAUSE_KEPT: Final = 300 * SAMPLES_PER_MS  # samples of quiet left on either side of speech
-DEAF_AFTER: Final = 2.0  # times the patience for an answer, of speech that a service answers nothing to
+LAST_LOOK: Final = 0.1  # seconds the reader gets when a deadline has passed: the process may have been asleep
 DELAYS_KEPT: Final = 10_000  # newest ones, for the median at the end of a call: three hours of interims
 
 
@@ -64,6 +64,7 @@ class Conversation:
         patience: Patience,
         chunk: int,
         clock: Clock,
+        deaf_after_s: float,
         tally: Tally,
         on_event: Callable[[ServiceEvent], None],
     ) -> None:
@@ -76,6 +77,7 @@ class Conversation:
         self._patience = patience
         self._chunk = chunk
         self._clock = clock
+        self._deaf_after_s = deaf_after_s
         self._tally = tally
         self._on_event = on_event
         self._ended: ServiceError | None = None  # why the reader stopped
@@ -86,7 +88,8 @@ class Conversation:
         self._due = now  # when the next chunk may go, at the fastest pace the service takes
         self._sent_at = now
         self._asked_at: float | None = None  # when audio was sent that nothing has answered yet
-        self._unanswered_s = 0.0  # of speech, sent to a service that does not answer silence
+        self._unanswered_s = 0.0  # of what may be speech, sent to a service that does not answer silence
+        self._stalled_at: float | None = None  # when it was first seen that no answer has come in time
         self._quiet = 0  # samples without speech at the end of what was sent
         self._pinged_at: float | None = None
         self._troubles: set[ServiceEvent] = set()  # of which each kind is told once
@@ -114,8 +117,7 @@ class Conversation:
                 self._wake.wait(pause)
                 self._wake.clear()
                 unrested = 0
-        self._closing = True
-        self._say(self._protocol.closing(), monotonic())
+        self.say_goodbye()
         self._asked_at = monotonic()  # for the last words
 
     def drain(self) -> None:
@@ -127,9 +129,23 @@ class Conversation:
             self._wake.wait(self._check(monotonic()))
             self._wake.clear()
 
+    @property
+    def seems_deaf(self) -> bool:
+        """Whether much that may be speech was answered by nothing. It may be music: a service that answers our goodbye
+        has heard it all, and there was nothing to say of it."""
+        return self._unanswered_s > self._deaf_after_s
+
+    def say_goodbye(self) -> None:
+        """Says that no more audio will come, if that was not said: a session that is just left may still be billed."""
+        if not self._closing:
+            self._closing = True
+            self._say(self._protocol.closing(), monotonic())
+
     def _step(self, now: float) -> float | None:
         """Does what is due; for how many seconds nothing else will be, or None when all has been sent."""
         until_check = self._check(now)
+        if self.seems_deaf:
+            return None
         if now < self._due:
             return min(self._due - now, until_check)
         if self._is_in_pause():
@@ -202,21 +218,28 @@ class Conversation:
         """Raises ServiceError when the connection is lost, or must be taken for lost; else seconds to the next look."""
         if self._ended is not None and not self._finished:
             raise self._ended
-        name, patience = self._traits.name, self._patience
-        if self._asked_at is not None and now - self._asked_at > patience.answer:
-            raise Stalled(f"{name} takes audio and has answered nothing for {patience.answer:g} s")
-        if self._unanswered_s > DEAF_AFTER * patience.answer:
-            raise Stalled(f"{name} takes audio and has answered nothing to {self._unanswered_s:.0f} s of speech")
-        quiet = now - self._connection.last_heard
+        if (stalled := self._stalled(now)) is not None:
+            self._stalled_at = self._stalled_at or now
+            if now - self._stalled_at < LAST_LOOK:
+                return LAST_LOOK
+            raise stalled
+        self._stalled_at = None
+        patience, quiet = self._patience, now - self._connection.last_heard
         if quiet < patience.ping_after:
-            self._pinged_at = None
             return patience.ping_after - quiet
-        if self._pinged_at is None:
+        if self._pinged_at is None or self._pinged_at < self._connection.last_heard:
             self._pinged_at = now
             self._connection.ping()
-        if now - self._pinged_at > patience.pong:
-            raise Stalled(f"{name} has not answered a ping for {patience.pong:g} s")
         return min(patience.ping_after, patience.pong)
+
+    def _stalled(self, now: float) -> Stalled | None:
+        name, patience = self._traits.name, self._patience
+        if self._asked_at is not None and now - self._asked_at > patience.answer:
+            return Stalled(f"{name} takes audio and has answered nothing for {patience.answer:g} s")
+        asked = self._pinged_at
+        if asked is not None and asked >= self._connection.last_heard and now - asked > patience.pong:
+            return Stalled(f"{name} has not answered a ping for {patience.pong:g} s")
+        return None
 
     # --- Answers in -----------------------------------------------------------------------------------------
 
@@ -231,7 +254,8 @@ class Conversation:
                     self._take(event)
                 if self._opening:
                     self._wake.set()
-            self._take(Finished())
+            for event in (*self._protocol.last_words(), Finished()):
+                self._take(event)
         except ServiceError as why:
             end = why
         finally:

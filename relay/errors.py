@@ -6,6 +6,7 @@
         ├── Refused         ours, and final: the request is at fault
         │   └── Denied      final for every call: the key or the account is at fault
         ├── Unavailable     theirs: too busy or broken; may pass
+        │   └── Full        ours: as much of it is in use as our settings allow
         └── Lost            the network's, or nobody's: dropped, closed early; may pass
             ├── Stalled     theirs: takes audio, or says nothing, for too long
             └── Misspoke    ours: a rule of the service was broken; on a new connection it need not be
@@ -38,6 +39,10 @@ class Denied(Refused):
 
 class Unavailable(ServiceError):
     """The service cannot take us now; later it may."""
+
+
+class Full(Unavailable):
+    """As much of the service is in use as our own settings allow. It says nothing of how well the service is."""
 
 
 class Lost(ServiceError):

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
+import gevent
+
 from relay.audio import SAMPLES_PER_MS, Interleaver, Piece
 from relay.connection import Patience
 from relay.conversation import Tally
-from relay.errors import Refused, ServiceError
+from relay.errors import Full, Refused, ServiceError
 from relay.events import ServiceReplaced, SpeechEvent, Track
 from relay.listening import Choice, first_choice
 from relay.protocol import CallInfo
@@ -48,7 +50,7 @@ class Feed:
         self._interleaver = Interleaver() if len(tracks) == 2 else None
         self._refused: set[str] = set()  # services that will not have this call
         self._takeovers = 0
-        self._last_chances: set[str] = set()  # services that took over after the last audio; each may once
+        self._last_chances: set[tuple[Track, str]] = set()  # who took over after the last audio; each may once
         self._finished = False
         self._clients: list[SpeechClient] = []  # all there ever were
         self._listening: list[SpeechClient] = []  # those that take the audio now
@@ -91,10 +93,11 @@ class Feed:
     def close(self) -> None:
         """Waits for the last words, whoever says them, and for what a service says only after a call."""
         self.finish()
-        for client in self._clients:  # there may be more of them by the time one is closed
-            client.close()
-        for client in self._clients:
-            client.ask_afterwards()
+        closed = 0
+        while closed < len(self._clients):  # there may be more of them by the time these are closed
+            closing, closed = self._clients[closed:], len(self._clients)
+            gevent.joinall([gevent.spawn(client.close) for client in closing])
+        gevent.joinall([gevent.spawn(client.ask_afterwards) for client in self._clients])
 
     def _send_all(self, pieces: Iterable[Piece]) -> None:
         for piece in pieces:
@@ -137,28 +140,32 @@ class Feed:
 
     def _hand_over(self, failed: Choice, client: SpeechClient, why: ServiceError) -> bool:
         """Lets the next service take over, if there is one that will have the call."""
+        name = failed.service.traits.name
         if isinstance(why, Refused):
-            self._refused.add(failed.service.traits.name)
+            self._refused.add(name)
         if len(self._choices) > 1:
             failed.provider.failed(why)
-        if (choice := self._next(failed, why)) is None:
+        if (choice := self._next(client.tracks, name, why)) is None:
             return False
         self._takeovers += 1
         if self._finished:
-            self._last_chances.add(choice.service.traits.name)
-        name = failed.service.traits.name
+            self._last_chances.update((track, choice.service.traits.name) for track in client.tracks)
+        client.give_up(str(why))
         from_ms = client.buffer.unheard_from // SAMPLES_PER_MS
         self._tell(name, ServiceReplaced(name, choice.service.traits.name, str(why), from_ms))
         self._listening.remove(client)
         self._listen(choice, client.tracks, client.buffer)
         return True
 
-    def _next(self, failed: Choice, why: ServiceError) -> Choice | None:
-        spent = self._refused | self._last_chances | {failed.service.traits.name}
+    def _next(self, tracks: tuple[Track, ...], failed: str, why: ServiceError) -> Choice | None:
+        late = {name for track, name in self._last_chances if track in tracks}
+        spent = self._refused | late | {failed}
         others = [choice for choice in self._choices if choice.service.traits.name not in spent]
         well = [choice for choice in others if choice.provider.well]
         if isinstance(why, Refused):  # better one that may come back than none
             well = well or others
+        if isinstance(why, Full):  # to wait for room here is as good as to wait elsewhere
+            well = [choice for choice in well if choice.provider.has_room]
         if not well or self._takeovers >= TAKEOVERS_AT_MOST:
             return None
         return first_choice(well)

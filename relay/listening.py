@@ -14,6 +14,8 @@ from relay.settings import words
 SERVICE: Final = "service"  # custom parameters of a stream, in its TwiML: <Parameter name="service" value="..."/>
 LANGUAGE: Final = "language"
 KEYTERMS: Final = "keyterms"
+TERMS_AT_MOST: Final = 100  # of one call: no service takes more
+LONGEST_TERM: Final = 100  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +79,22 @@ class Listening:
 
 def _tailored(provider: Provider, parameters: Mapping[str, str], complaints: list[str]) -> SpeechService:
     """The service as a stream's parameters want it, as far as it can be had."""
-    if not {LANGUAGE, KEYTERMS} & parameters.keys():
-        return provider.service
-    try:
-        return provider.service.tailored(parameters.get(LANGUAGE) or None, words(parameters.get(KEYTERMS, "")))
-    except (SettingsError, ValueError) as cannot:
-        complaints.append(f"asks for what {provider.traits.name} cannot do: {cannot}")
-        return provider.service
+    service = provider.service
+    for name, wish in ((LANGUAGE, _language), (KEYTERMS, _keyterms)):
+        if value := parameters.get(name):
+            try:
+                service = service.tailored(*wish(value))
+            except (SettingsError, ValueError) as cannot:
+                complaints.append(f"asks for what {provider.traits.name} cannot do: {cannot}")
+    return service
+
+
+def _language(value: str) -> tuple[str | None, tuple[str, ...]]:
+    return value, ()
+
+
+def _keyterms(value: str) -> tuple[str | None, tuple[str, ...]]:
+    terms = words(value)
+    if len(terms) > TERMS_AT_MOST or any(len(term) > LONGEST_TERM for term in terms):
+        raise ValueError(f"a call's own terms may be {TERMS_AT_MOST}, each of up to {LONGEST_TERM} characters")
+    return None, terms

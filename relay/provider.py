@@ -13,7 +13,7 @@ import gevent
 
 from relay.audio import SAMPLES_PER_MS, Piece, silence
 from relay.connection import Patience
-from relay.errors import Denied, Lost, Misspoke, Refused, ServiceError, Unavailable
+from relay.errors import Denied, Full, Lost, Misspoke, Refused, ServiceError
 from relay.events import ServiceBack, ServiceDown, Track
 from relay.protocol import CallInfo, SpeechService, Traits
 from relay.replay import ReplayBuffer
@@ -63,12 +63,10 @@ class Provider:
     def connection(self, is_new: bool) -> Iterator[None]:
         """Counts a connection while it lasts, and the session that it begins if it is a new one.
 
-        Raises Unavailable when there would be more than the settings allow.
+        Raises Full when there would be more than the settings allow.
         """
         if is_new and not self.has_room:
-            raise Unavailable(
-                f"{self.traits.name} is used as much as {self.traits.word.upper()}_{self._bound()} allows"
-            )
+            raise Full(f"{self.traits.name} is used as much as {self.traits.word.upper()}_{self._bound()} allows")
         if is_new:
             self._begun.append(monotonic())
         self.open += 1
@@ -82,7 +80,7 @@ class Provider:
 
     def failed(self, failure: ServiceError) -> None:
         """A call has given the service up."""
-        ours = isinstance(failure, Misspoke) or (isinstance(failure, Refused) and not isinstance(failure, Denied))
+        ours = isinstance(failure, Misspoke | Full | Refused) and not isinstance(failure, Denied)
         if ours or not self.well:
             return
         self.well = False
@@ -121,4 +119,4 @@ class Provider:
 
     def _report(self, failed: gevent.Greenlet[[], None]) -> None:
         self.well = True  # nobody would ever find out
-        log.critical("the probe of %s failed: %r", self.traits.name, failed.exception)
+        log.critical("the probe of %s failed: %s", self.traits.name, type(failed.exception).__name__)

@@ -10,8 +10,11 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from relay.audio import SILENCE, Piece, is_quiet
+from relay.audio import SAMPLES_PER_MS, SILENCE, Piece, is_quiet
 
+PAUSE_STEP: Final = 100 * SAMPLES_PER_MS  # samples in which pauses are forgotten
+PAUSE_KEPT: Final = 300 * SAMPLES_PER_MS  # samples of quiet that are kept before speech
+RISKS_APART: Final = 1000 * SAMPLES_PER_MS  # samples between two losses that may be told as one
 STRETCHES_AT_MOST: Final = 500  # of audio with holes between; whoever makes more in a minute is no phone call
 
 
@@ -165,9 +168,9 @@ class ReplayBuffer:
         return self._waiting
 
     @property
-    def heard_until(self) -> int:
-        """Up to where every track was heard for good."""
-        return min(self._heard)
+    def progress(self) -> int:
+        """How much was heard for good, summed over the tracks."""
+        return sum(self._heard)
 
     def add(self, piece: Piece) -> None:
         """Keeps new audio, which follows all that came before."""
@@ -227,18 +230,20 @@ class ReplayBuffer:
         """The connection is gone: send again from what was not heard.
 
         A track that was heard further than another is replayed as silence up to there, so that none of its words can be
-        recognised twice.
+        recognised twice. Pauses at the beginning are not replayed where the service would say nothing of them.
         """
         self._lose_unsafe()
         for side, heard in enumerate(self._heard):
             for stretch in self._stretches:
                 stretch.silence(side, heard)
+        if self.forgets_pauses:
+            self._forget_pause()
         self._next = min(self._heard)
         self._waiting = self._held
 
     def resume(self, position: int) -> None:
         """The connection is gone, and its session is not: send again from where the service says it stands."""
-        self._next = min(self._next, position)
+        self._next = min(self._end, position)
         self._lose_unsafe(since=self._next)
         self._waiting = sum(stretch.end - max(stretch.start, self._next) for stretch in self._unsent())
 
@@ -261,6 +266,20 @@ class ReplayBuffer:
         told = [loss for losses in self._losses for loss in losses]
         self._losses = [[] for _ in range(self._tracks)]
         return told
+
+    def _forget_pause(self) -> None:
+        """Counts the quiet with which the audio begins as heard, but for a moment before speech."""
+        while self._stretches:
+            first = self._stretches[0]
+            more_may_come = len(self._stretches) == 1 and not self.finished
+            ahead = min(len(first), PAUSE_STEP + PAUSE_KEPT)
+            if ahead < PAUSE_STEP + PAUSE_KEPT and more_may_come:
+                return
+            until = first.start + (PAUSE_STEP if ahead < len(first) else ahead)
+            if not all(is_quiet(first.side(side, first.start, first.start + ahead)) for side in range(self._tracks)):
+                return
+            self._heard = [max(heard, until) for heard in self._heard]
+            self._forget(until)
 
     def _unsent(self) -> list[_Stretch]:
         return [stretch for stretch in self._stretches if stretch.end > self._next]
@@ -309,7 +328,8 @@ class ReplayBuffer:
         for side, unsafe in enumerate(self._unsafe):
             if self.forgets_pauses and is_quiet(stretch.side(side, start, end)):
                 continue
-            since = unsafe.pop()[0] if unsafe and unsafe[-1][1] == start else start
+            joins = unsafe and start - unsafe[-1][1] <= (RISKS_APART if self.forgets_pauses else 0)
+            since = unsafe.pop()[0] if joins else start
             unsafe.append((since, end))
 
     def _lose_unsafe(self, since: int = 0) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from time import monotonic
@@ -25,7 +25,7 @@ from gevent.event import Event
 from relay.audio import SAMPLES_PER_MS, Piece
 from relay.connection import Connection, Patience
 from relay.conversation import Conversation, Tally
-from relay.errors import Lost, Refused, ServiceError, Stalled
+from relay.errors import Full, Lost, Refused, ServiceError, Stalled
 from relay.events import (
     Complained,
     Gap,
@@ -43,9 +43,12 @@ from relay.text import printable
 
 log = logging.getLogger(__name__)
 
+GOODBYE_WITHIN: Final = 0.5  # seconds
 LET_GO_WITHIN: Final = 2.0  # seconds a greenlet that was told to end may take
 HOPELESS_FAILURES: Final = 3  # connections in a row that brought no final: another service is asked, if there is one
 HOPELESS_AFTER: Final = 5.0  # seconds of trouble, after which the same holds
+DEAF_AFTER: Final = 2.0  # times the patience for an answer, of what may be speech, until we ask whether it is heard
+DEAF_MOST: Final = 16.0  # doubled up to this while it turns out that there was nothing to say
 HELD_AFTER: Final = 30.0  # seconds, after which a connection was none that failed, even if nobody spoke
 OK: Final = 200  # HTTP statuses of requests that were answered well lie between these
 REDIRECTS: Final = 300
@@ -66,7 +69,7 @@ _NEXT: Final = {
     State.IDLE: {State.CONNECTING, State.OVER},
     State.CONNECTING: {State.OPEN, State.WAITING, State.OVER},
     State.OPEN: {State.CLOSING, State.WAITING, State.OVER},
-    State.CLOSING: {State.WAITING, State.OVER},
+    State.CLOSING: {State.CONNECTING, State.WAITING, State.OVER},
     State.WAITING: {State.CONNECTING, State.OVER},
     State.OVER: set(),
 }
@@ -123,9 +126,10 @@ class SpeechClient:
         self._leave = connection
         self._hand_over = hand_over
         self._chunk = SAMPLES_PER_MS * min(max(self._traits.smallest_chunk_ms, chunk_ms), self._traits.largest_chunk_ms)
-        self.buffer.forgets_pauses = not self._traits.answers_silence
+        self.buffer.forgets_pauses = not self._traits.finalises_silence
         self._session: _Session | None = None
         self._wake = Event()  # there is something to do: audio, an answer, the end
+        self._deaf_after = DEAF_AFTER
         self._why_lost = ""
         self._is_replaced = False  # the buffer is another client's now
         self._greenlet = gevent.Greenlet(self._run)
@@ -169,12 +173,20 @@ class SpeechClient:
             return
         try:
             with gevent.Timeout(self._patience.ask, Lost(f"{self._traits.name} has not told of the call in time")):
+                protocol = self._session.protocol
                 for pause in backoff(self._patience.ask_again, self._patience.retry_most):
-                    if not self._ask(self._session.protocol, self._session.protocol.after()):
+                    self._ask(protocol, protocol.after())
+                    if protocol.after() is None:
                         return
                     gevent.sleep(pause)
         except ServiceError as trouble:
             self._on_event(Complained(str(trouble)))
+
+    def give_up(self, why: str) -> None:
+        """Leaves the buffer to another client, as it is to be heard from here; what did not fit is told as lost."""
+        self._is_replaced = True
+        self.buffer.rewind()
+        self._tell_losses(why)
 
     def converse_once(self) -> None:
         """One connection, from handshake to last word, in the caller's greenlet. Raises ServiceError."""
@@ -202,24 +214,28 @@ class SpeechClient:
         """
         failures, since, delays = 0, 0.0, self._delays()
         while True:
-            began, connections, heard_until = monotonic(), self.tally.connections, self.buffer.heard_until
+            began, connections, progress = monotonic(), self.tally.connections, self.buffer.progress
             self._become(State.CONNECTING)
             self._on_event(ServiceConnecting(self._traits.name, failures + 1))
             try:
-                return self._converse()
+                self._converse()
             except ServiceError as trouble:
                 failure = trouble
-            if self.buffer.finished and not self.buffer.unheard and not isinstance(failure, Refused):
-                return None
+            else:
+                if self.buffer.finished and not self.buffer.waiting:
+                    return
+                failures, self._session = 0, None  # it was asked whether it still hears, and it does
+                continue
+            if self._is_done and not isinstance(failure, Refused):
+                return
             was_open = self.tally.connections > connections
-            if self.buffer.heard_until > heard_until or (was_open and monotonic() - began > HELD_AFTER):
+            if self.buffer.progress > progress or (was_open and monotonic() - began > HELD_AFTER):
                 failures, delays = 0, self._delays()
             if not failures:
                 since = monotonic() if was_open else began
             failures += 1
             if self._is_hopeless(failure, failures, since) and self._hand_over(self, failure):
-                self._is_replaced = True
-                return None
+                return
             if isinstance(failure, Refused):
                 raise failure
             if isinstance(failure, Stalled) and failures > 1:
@@ -229,9 +245,16 @@ class SpeechClient:
             self._on_event(ServiceLost(self._traits.name, str(failure), delay))
             gevent.sleep(delay)
 
+    @property
+    def _is_done(self) -> bool:
+        """Whether nothing is left to be heard."""
+        if self.buffer.finished and self.buffer.forgets_pauses:
+            self.buffer.rewind()
+        return self.buffer.finished and not self.buffer.unheard
+
     def _is_hopeless(self, failure: ServiceError, failures: int, since: float) -> bool:
         """Whether another service should hear the rest, if there is one."""
-        if isinstance(failure, Refused | Stalled):
+        if isinstance(failure, Refused | Stalled | Full):
             return True
         return failures >= HOPELESS_FAILURES or monotonic() - since > HOPELESS_AFTER
 
@@ -259,6 +282,7 @@ class SpeechClient:
             patience=self._patience,
             chunk=self._chunk,
             clock=session.clock,
+            deaf_after_s=self._deaf_after * self._patience.answer,
             tally=self.tally,
             on_event=self._on_event,
         )
@@ -272,11 +296,21 @@ class SpeechClient:
             self._become(State.CLOSING)
             conversation.drain()
             self.buffer.heard_all()
+            self._deaf_after = min(2 * self._deaf_after, DEAF_MOST) if conversation.seems_deaf else DEAF_AFTER
         finally:
             try:
-                connection.close()
+                self._part(connection, conversation, session.protocol)
             finally:
                 reader.kill(timeout=LET_GO_WITHIN)
+
+    def _part(self, connection: Connection, conversation: Conversation, protocol: SpeechProtocol) -> None:
+        """Lets go of a connection; of its session, too, if it cannot be resumed: one that is left is still billed."""
+        try:
+            if not protocol.resumable:
+                with suppress(ServiceError), gevent.Timeout(GOODBYE_WITHIN, False):  # type: ignore[arg-type]
+                    conversation.say_goodbye()
+        finally:
+            connection.close()
 
     def _ask(self, protocol: SpeechProtocol, request: Request | None) -> bool:
         """Makes a request, if there is one, and tells what its answer means. Raises ServiceError."""
@@ -311,5 +345,8 @@ class SpeechClient:
 
     def _report(self, failed: gevent.Greenlet[[], None]) -> None:
         log.critical(
-            "%s: a greenlet for %s failed: %r", printable(self._call.call_sid), self._traits.name, failed.exception
+            "%s: a greenlet for %s failed: %s",
+            printable(self._call.call_sid),
+            self._traits.name,
+            type(failed.exception).__name__,
         )
