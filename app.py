@@ -34,7 +34,7 @@ from relay.twilio import twiml
 from relay.web.routes import MEDIA_PATH, create_app, media_url
 from relay.web.server import Server, run_until_told
 from relay.web.workers import run_workers, when_alone
-from services import OFFERS, SpeechSettings, listeners, what_each_can_do
+from services import OFFERS, listeners, what_each_can_do, without_key
 
 LAST_LINES_WITHIN: Final = 2.0  # seconds the terminal gets to take what was still to be said
 
@@ -115,7 +115,7 @@ def serve() -> None:
         def say_where(port: int) -> None:
             announce(console, port)
             if not listening.services:
-                console.say(f"WARNING: {read(SpeechSettings, environ).names} API key not set", "yellow")
+                console.say(f"WARNING: {without_key(environ)} API key not set", "yellow")
                 console.say(f"Calls will not be transcribed: {listening.why_not}.", "yellow")
 
         console.say("Starting WebSocket server...")
@@ -248,7 +248,9 @@ def demo(file: Path | None, vocabulary: str, service: str) -> None:
 def services_command() -> None:
     """Show what each speech service can do."""
     head, rows = what_each_can_do()
-    table = Table(*head, box=SIMPLE, highlight=False)
+    table = Table(box=SIMPLE, highlight=False)
+    for name in head:
+        table.add_column(name, overflow="fold")  # in a narrow terminal nothing is left out
     for row in rows:
         table.add_row(*row)
     Rich().print(table)

@@ -21,7 +21,6 @@ from relay.events import (
     Finished,
     Heard,
     Ignored,
-    Malformed,
     ServiceEvent,
     SessionBegun,
     SpeechStarted,
@@ -29,7 +28,8 @@ from relay.events import (
     Transcript,
     Word,
 )
-from relay.protocol import Abilities, CallInfo, Endpoint, Limits, Message, SpeechProtocol, Traits
+from relay.protocol import Abilities, CallInfo, Endpoint, JsonProtocol, Limits, Message, Traits
+from relay.reading import as_ms, as_text, confidence, first_text, json_object, mean_confidence
 from relay.settings import address, one_of, setting, switch, text, whole, words
 from relay.text import printable
 
@@ -48,6 +48,7 @@ TRAITS: Final = Traits(
     makes_up_s=0.5,
     catches_up=False,
     answers_silence=False,  # streaming/message-sequence: there are turns, and a turn has words
+    finalises_silence=False,
 )
 
 ABILITIES: Final = Abilities(
@@ -86,7 +87,6 @@ _CODES_AT_MOST: Final = 10  # api-reference/streaming-api/universal-3-pro, `lang
 _KEYTERMS_AT_MOST: Final = 100  # streaming/keyterms-prompting: more are an error
 _LONGEST_KEYTERM: Final = 50  # characters; the same page: longer ones are ignored
 
-_LONGEST_MS: Final = 1_000_000_000  # of a session, eleven days: what is beyond that is no time of a call
 _SOUNDS: Final = re.compile(r"(\s*\[[^\[\]]*\])+\s*")  # streaming/whisper-streaming: [Silence], [Music] are no words
 
 
@@ -244,7 +244,7 @@ class AssemblyAI:
         return AssemblyAIProtocol(self._settings, tracks[0])
 
 
-class AssemblyAIProtocol(SpeechProtocol):
+class AssemblyAIProtocol(JsonProtocol):
     """One session's conversation with AssemblyAI. There is no resuming: a new connection is a new session."""
 
     def __init__(self, settings: AssemblyAISettings, track: Track) -> None:
@@ -267,22 +267,6 @@ class AssemblyAIProtocol(SpeechProtocol):
         goes on, and is billed, for 3 hours."""
         return ['{"type":"Terminate"}']
 
-    def receive(self, message: Message) -> list[ServiceEvent]:
-        """What an answer means."""
-        if not isinstance(message, str):
-            return [Malformed("a binary message")]
-        try:
-            said = orjson.loads(message)
-        except ValueError:
-            return [Malformed("not JSON")]
-        kind = _kind(said) if isinstance(said, dict) else None
-        if not isinstance(kind, str):
-            return [Malformed("JSON of no type")]
-        try:
-            return self._read(kind, said)
-        except (KeyError, IndexError, TypeError, ValueError, OverflowError, AttributeError):
-            return [Malformed(f"{kind[:40]} not in its documented shape")]
-
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
         """What a handshake's HTTP status means. Of such answers only that they occur is documented, and by the SDK."""
         why = _because(body)
@@ -303,21 +287,26 @@ class AssemblyAIProtocol(SpeechProtocol):
         error, sentence, advice = _meaning(code, told.lower())
         return error(f"{NAME} {sentence} ({f'{code} {told}'.strip()}{session}){advice}")
 
-    def _read(self, kind: str, said: Mapping[str, Any]) -> list[ServiceEvent]:
+    def kind(self, said: Mapping[str, Any]) -> object:
+        """Its type; an error in its old form has none, and only `error`."""
+        return said.get("type", "Error" if "error" in said else None)
+
+    def read(self, kind: str, said: Mapping[str, Any]) -> list[ServiceEvent]:
+        """What an answer of this type means."""
         if kind == "Turn":
             return self._turn(said)
         if kind == "Begin":
-            self._session = printable(_text(said["id"]))
+            self._session = printable(as_text(said["id"]))
             return [SessionBegun(NAME, self._session)]
         if kind == "SpeechStarted":
-            return [SpeechStarted(self._track, _ms(said["timestamp"]))]
+            return [SpeechStarted(self._track, as_ms(said["timestamp"]))]
         if kind == "Termination":
             return [*self._release(), Finished()]
         if kind == "Error":
-            self._error = printable(_text(said["error"]))
+            self._error = printable(as_text(said["error"]))
             return [Complained(self._error)]
         if kind == "Warning":
-            return [Complained(printable(_text(said["warning"])))]
+            return [Complained(printable(as_text(said["warning"])))]
         return [Ignored(kind[:40])]
 
     # --- Turns ----------------------------------------------------------------------------------------------
@@ -358,7 +347,7 @@ class AssemblyAIProtocol(SpeechProtocol):
             end_ms=heard[-1].end_ms if heard else self._until_ms,
             is_final=is_final,
             words=heard,
-            confidence=sum(word.confidence for word in heard) / len(heard) if heard else 0.0,
+            confidence=mean_confidence(heard),
             language=printable(language, 20) if language and isinstance(language, str) else None,
             ends_utterance=is_final,
         )
@@ -366,7 +355,7 @@ class AssemblyAIProtocol(SpeechProtocol):
     def _wording(self, said: Mapping[str, Any], heard: tuple[Word, ...], *, is_final: bool) -> str:
         """The text of a turn. An interim's lacks the word that is being spoken, which is found among the words
         (streaming/universal-streaming/message-sequence); with universal-3 models it lacks nothing."""
-        whole_text = _text(said["transcript"]).strip()
+        whole_text = as_text(said["transcript"]).strip()
         if whole_text and (is_final or self._settings.speech_model in _UNIVERSAL_3):
             return whole_text
         return " ".join(word.text for word in heard) or whole_text
@@ -399,20 +388,9 @@ def _json_list(values: tuple[str, ...]) -> str | None:
     return orjson.dumps(values).decode() if values else None
 
 
-def _kind(said: Mapping[str, Any]) -> object:
-    """The type of a message; an error in its old form has none, and only `error`."""
-    return said.get("type", "Error" if "error" in said else None)
-
-
 def _names_sounds(said: Mapping[str, Any]) -> bool:
     """Whether a turn of whisper-rt holds no speech; `transcript` and `words` give a sound's name as if it was said."""
-    return _SOUNDS.fullmatch(_text(said.get("utterance") or "")) is not None
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("a text that is none")
-    return value
+    return _SOUNDS.fullmatch(as_text(said.get("utterance") or "")) is not None
 
 
 def _order(value: object) -> int:
@@ -423,17 +401,11 @@ def _order(value: object) -> int:
 
 def _word(said: Mapping[str, Any]) -> Word:
     return Word(
-        text=_text(said["text"]),
-        start_ms=_ms(said["start"]),
-        end_ms=_ms(said["end"]),
-        confidence=float(said.get("confidence") or 0),
+        text=as_text(said["text"]),
+        start_ms=as_ms(said["start"]),
+        end_ms=as_ms(said["end"]),
+        confidence=confidence(said),
     )
-
-
-def _ms(value: float) -> int:
-    if not 0 <= value <= _LONGEST_MS:
-        raise ValueError("a time that is none")
-    return round(value)
 
 
 _CHECK: Final = "; check ASSEMBLYAI_API_KEY and its account"
@@ -471,9 +443,5 @@ def _meaning(code: int, told: str) -> tuple[type[ServiceError], str, str]:
 
 
 def _because(body: bytes) -> str:
-    try:
-        said = orjson.loads(body)
-        reason = said.get("error") or said.get("message") or said.get("detail") or ""
-    except (ValueError, AttributeError):
-        return ""
-    return f": {printable(reason)}" if isinstance(reason, str) and reason else ""
+    reason = first_text(json_object(body), "error", "message", "detail")
+    return f": {printable(reason)}" if reason else ""

@@ -14,8 +14,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Self
 from urllib.parse import urlencode
 
-import orjson
-
 from relay.audio import SAMPLE_RATE, SAMPLES_PER_MS, silence
 from relay.errors import Denied, Lost, Refused, ServiceError, SettingsError, Unavailable
 from relay.events import (
@@ -23,7 +21,6 @@ from relay.events import (
     Finished,
     Heard,
     Ignored,
-    Malformed,
     ServiceEvent,
     SessionBegun,
     SpeechStarted,
@@ -32,7 +29,8 @@ from relay.events import (
     UtteranceEnded,
     Word,
 )
-from relay.protocol import Abilities, CallInfo, Endpoint, Limits, Message, SpeechProtocol, Traits
+from relay.protocol import Abilities, CallInfo, Endpoint, JsonProtocol, Limits, Message, Traits
+from relay.reading import as_text, confidence, first_text, json_object, mean_confidence, seconds_as_ms
 from relay.settings import address, decimal, one_of, setting, switch, text, whole, words
 from relay.text import printable
 
@@ -66,6 +64,7 @@ FLUX_TRAITS: Final = Traits(
     largest_chunk_ms=80,
     idle_after_s=1.0,  # turns end by audio alone, and stalls of up to 233 ms were measured on real calls, without loss
     answers_silence=True,  # docs/flux/state: an Update about every 0.25 s of audio, whether anyone speaks or not
+    finalises_silence=False,  # not up to its end: an Update without text may be behind a word that has begun
 )
 
 FLUX_ABILITIES: Final = replace(
@@ -77,13 +76,11 @@ FLUX_ABILITIES: Final = replace(
 
 _FIRST_SILENCE_MS: Final = 100  # sent for want of audio: a KeepAlive does not count as the first, due within 10 s
 _FLUX_SILENCE_MS: Final = 960  # twelve of its chunks, and a little less than the time they stand for
-_LAST_UPDATE_MS: Final = 500  # before the end of all audio: Updates come twice as often, so one lies within
 _UNTOLD_MS: Final = 2000  # how long before it is told a word may have begun; ours, and more than Flux ever takes
 _NORMAL_CLOSE: Final = (1000, 1005)  # with that code, or without any
 _LANGUAGE: Final = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*|multi")
 _MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _REDACTIONS: Final = ("true", "pci", "numbers", "aggressive_numbers", "ssn")
-_LONGEST_S: Final = 1_000_000  # of a connection, eleven days: what is beyond that is no time of a call
 _LONGEST_TAG: Final = 128
 _KEYTERM_TOKENS: Final = 500
 _FLUX_KEYTERMS: Final = 100
@@ -308,7 +305,7 @@ class Deepgram:
         return kind(self._settings, call, tracks)
 
 
-class _Listening(SpeechProtocol):
+class _Listening(JsonProtocol):
     """What both conversations have in common: how one is let in, and how it fails."""
 
     _name = TRAITS.name
@@ -322,22 +319,6 @@ class _Listening(SpeechProtocol):
     def accepted(self, headers: Mapping[str, str]) -> None:
         """Keeps the request's id, which every handshake is answered with."""
         self._request = printable(headers.get("dg-request-id", ""))
-
-    def receive(self, message: Message) -> list[ServiceEvent]:
-        """What an answer means."""
-        if not isinstance(message, str):
-            return [Malformed("a binary message")]
-        try:
-            said = orjson.loads(message)
-        except ValueError:
-            return [Malformed("not JSON")]
-        kind = said.get("type") if isinstance(said, dict) else None
-        if not isinstance(kind, str):
-            return [Malformed("JSON of no type")]
-        try:
-            return self._read(kind, said)
-        except (KeyError, IndexError, TypeError, ValueError, OverflowError, AttributeError):
-            return [Malformed(f"{kind[:40]} not in its documented shape")]
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
         """What a handshake's HTTP status means: https://developers.deepgram.com/docs/errors"""
@@ -370,9 +351,6 @@ class _Listening(SpeechProtocol):
             f"{self._settings.url}{path}?{query}", {"Authorization": f"Token {self._settings.api_key or ''}"}
         )
 
-    def _read(self, kind: str, said: Mapping[str, Any]) -> list[ServiceEvent]:
-        raise NotImplementedError
-
 
 class DeepgramProtocol(_Listening):
     """One connection's conversation over `/v1/listen`."""
@@ -402,13 +380,14 @@ class DeepgramProtocol(_Listening):
         """After this Deepgram sends what it still has, then its Metadata, and closes."""
         return ['{"type":"CloseStream"}']
 
-    def _read(self, kind: str, said: Mapping[str, Any]) -> list[ServiceEvent]:
+    def read(self, kind: str, said: Mapping[str, Any]) -> list[ServiceEvent]:
+        """What an answer of this type means."""
         if kind == "Results":
             return self._results(said)
         if kind == "Metadata":
             return [Finished()]
         if kind == "SpeechStarted":
-            return [SpeechStarted(self._track(said["channel"]), _ms(said["timestamp"]))]
+            return [SpeechStarted(self._track(said["channel"]), seconds_as_ms(said["timestamp"]))]
         if kind == "UtteranceEnd":
             return self._utterance_end(said)
         if kind == "Error":
@@ -418,15 +397,15 @@ class DeepgramProtocol(_Listening):
     def _results(self, said: Mapping[str, Any]) -> list[ServiceEvent]:
         track = self._track(said["channel_index"])
         best = said["channel"]["alternatives"][0]
-        end_ms = _ms(said["start"] + said["duration"])
+        end_ms = seconds_as_ms(said["start"] + said["duration"])
         transcript = Transcript(
             track=track,
-            text=_text(best["transcript"]),
-            start_ms=_ms(said["start"]),
+            text=as_text(best["transcript"]),
+            start_ms=seconds_as_ms(said["start"]),
             end_ms=end_ms,
             is_final=said.get("is_final") is True,
             words=tuple(map(_word, best.get("words") or ())),
-            confidence=float(best.get("confidence") or 0),
+            confidence=confidence(best),
             language=next((str(language)[:20] for language in best.get("languages") or ()), None),
             ends_utterance=said.get("speech_final") is True,
         )
@@ -444,7 +423,7 @@ class DeepgramProtocol(_Listening):
         last_word = said["last_word_end"]
         if track in self._paused or last_word < 0:
             return [Ignored("UtteranceEnd")]
-        return [UtteranceEnded(track, _ms(last_word))]
+        return [UtteranceEnded(track, seconds_as_ms(last_word))]
 
     def _track(self, channel: list[int]) -> Track:
         index = channel[0]
@@ -461,10 +440,9 @@ class FluxProtocol(_Listening):
     def __init__(self, settings: DeepgramSettings, call: CallInfo, tracks: tuple[Track, ...]) -> None:
         super().__init__(settings, call, tracks)
         (self._track,) = tracks
-        self._sent = 0  # samples, silence of our own included
-        self._last_from_ms: int | None = None  # once we have said the last: the Update from which on it is heard
         self._ended_turn = -1  # the newest
-        self._has_untold = False  # words of a turn that has not ended
+        self._unended: Transcript | None = None  # the newest of a turn that has not ended
+        self._is_closing = False  # we have said the last
         self._error = ""
 
     def endpoint(self) -> Endpoint:
@@ -473,31 +451,33 @@ class FluxProtocol(_Listening):
 
     def audio(self, chunk: bytes) -> list[Message]:
         """The audio as it is."""
-        self._sent += len(chunk)
         return [chunk] if chunk else []
 
     def idle(self) -> list[Message]:
         """Silence: there is no KeepAlive here, it ends the connection (deepgram-python-sdk issue 649)."""
-        return self.audio(silence(_FLUX_SILENCE_MS * SAMPLES_PER_MS))
+        return [silence(_FLUX_SILENCE_MS * SAMPLES_PER_MS)]
 
     def closing(self) -> list[Message]:
-        """Flux hears out what it has and closes; it ends no turn, so its last Update is to be taken as final:
-        docs/flux/close-stream. By the silence before that we know this Update from the others."""
-        last = self.idle()
-        self._last_from_ms = self._sent // SAMPLES_PER_MS - _LAST_UPDATE_MS
-        return [*last, '{"type":"CloseStream"}']
+        """After this Flux hears out what it has, and closes: docs/flux/close-stream."""
+        self._is_closing = True
+        return ['{"type":"CloseStream"}']
 
     def closed(self, code: int, reason: str) -> ServiceError | None:
-        """A close of no code is the normal end, but only when no word is left that was not said to be final."""
-        if self._last_from_ms is None or code not in _NORMAL_CLOSE or self._has_untold or self._error:
-            return super().closed(code, reason or self._error)
-        return None
+        """A close of no code is the normal end, unless there was an error."""
+        if self._is_closing and code in _NORMAL_CLOSE and not self._error:
+            return None
+        return super().closed(code, reason or self._error)
 
-    def _read(self, kind: str, said: Mapping[str, Any]) -> list[ServiceEvent]:
+    def last_words(self) -> list[ServiceEvent]:
+        """CloseStream ends no turn; its last Update is to be taken as final: docs/flux/close-stream."""
+        return self._end(self._unended) if self._unended else []
+
+    def read(self, kind: str, said: Mapping[str, Any]) -> list[ServiceEvent]:
+        """What an answer of this type means."""
         if kind == "TurnInfo":
             return self._turn_info(said)
         if kind == "Connected":
-            return [SessionBegun(self._name, printable(_text(said["request_id"])))]
+            return [SessionBegun(self._name, printable(as_text(said["request_id"])))]
         if kind in ("Warning", "Error"):
             complaint = printable(f"{said.get('code', '')} {said.get('description', '')}")
             if kind == "Error":  # it closes after that, and its close frame tells nothing
@@ -506,42 +486,38 @@ class FluxProtocol(_Listening):
         return [Ignored(kind[:40])]
 
     def _turn_info(self, said: Mapping[str, Any]) -> list[ServiceEvent]:
-        """Each tells the whole turn so far; the one that ends it is told once, and nothing of that turn after it."""
-        turn, end_ms = int(said["turn_index"]), _ms(said["audio_window_end"])
-        is_last = self._last_from_ms is not None and end_ms >= self._last_from_ms
-        is_final = is_last or said["event"] == "EndOfTurn"
-        events: list[ServiceEvent] = []
-        if turn > self._ended_turn:
-            transcript = self._transcript(said, is_final=is_final)
-            events += self._heard(transcript) if is_final or not transcript.text else [transcript]
-            self._has_untold = bool(transcript.text) and not is_final
-            self._ended_turn = turn if is_final else self._ended_turn
-        if is_last:
-            events.append(Finished())
-        return events or [Ignored("TurnInfo")]
-
-    def _heard(self, transcript: Transcript) -> list[ServiceEvent]:
-        """What will not be needed again. Not all that was listened to: a turn's end is told some time after its last
-        word, and the next word may have begun by then."""
+        """Each tells the whole turn so far; nothing is taken of a turn after the one that ended it."""
+        turn, transcript = int(said["turn_index"]), self._transcript(said)
+        is_over = said["event"] == "EndOfTurn"
+        if turn <= self._ended_turn:
+            return [Ignored("TurnInfo")]
+        if is_over:
+            self._ended_turn = turn
+        self._unended = transcript if transcript.text else None
         if not transcript.text:
             return [Heard(self._track, max(0, transcript.end_ms - _UNTOLD_MS))]
-        until_ms = transcript.words[-1].end_ms if transcript.words else transcript.end_ms
-        return [transcript, Heard(self._track, until_ms)]
+        return self._end(transcript) if is_over else [transcript]
 
-    def _transcript(self, said: Mapping[str, Any], *, is_final: bool) -> Transcript:
+    def _end(self, turn: Transcript) -> list[ServiceEvent]:
+        """The turn as a final. Not all that was listened to is heard: a turn's end is told some time after its last
+        word, and the next word may have begun by then."""
+        self._unended = None
+        until_ms = turn.words[-1].end_ms if turn.words else turn.end_ms
+        return [replace(turn, is_final=True, ends_utterance=True), Heard(self._track, until_ms)]
+
+    def _transcript(self, said: Mapping[str, Any]) -> Transcript:
         """A turn begins with the silence before it, and so for us with its first word."""
         window = {"start": said["audio_window_start"], "end": said["audio_window_end"]}
         words = tuple(_word(window | _given(word)) for word in said.get("words") or ())  # older ones tell no times
         return Transcript(
             track=self._track,
-            text=_text(said["transcript"]),
-            start_ms=words[0].start_ms if words else _ms(window["start"]),
-            end_ms=_ms(window["end"]),
-            is_final=is_final,
+            text=as_text(said["transcript"]),
+            start_ms=words[0].start_ms if words else seconds_as_ms(window["start"]),
+            end_ms=seconds_as_ms(window["end"]),
+            is_final=False,
             words=words,
-            confidence=sum(word.confidence for word in words) / len(words) if words else 0.0,
+            confidence=mean_confidence(words),
             language=next((str(language)[:20] for language in said.get("languages") or ()), None),
-            ends_utterance=is_final,
         )
 
 
@@ -599,10 +575,10 @@ def _yes_no(value: bool) -> str:
 def _word(said: Mapping[str, Any]) -> Word:
     speaker = said.get("speaker")
     return Word(
-        text=_text(said.get("punctuated_word") or said["word"]),
-        start_ms=_ms(said["start"]),
-        end_ms=_ms(said["end"]),
-        confidence=float(said.get("confidence") or 0),
+        text=as_text(said.get("punctuated_word") or said["word"]),
+        start_ms=seconds_as_ms(said["start"]),
+        end_ms=seconds_as_ms(said["end"]),
+        confidence=confidence(said),
         speaker=speaker if isinstance(speaker, int) else None,
     )
 
@@ -611,28 +587,8 @@ def _given(said: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in said.items() if value is not None}
 
 
-def _text(said: object) -> str:
-    if not isinstance(said, str):
-        raise TypeError("text that is none")
-    return said
-
-
-def _ms(seconds: float) -> int:
-    if not 0 <= seconds <= _LONGEST_S:
-        raise ValueError("a time that is none")
-    return round(seconds * 1000)
-
-
 def _because(headers: Mapping[str, str], body: bytes) -> str:
     """What Deepgram says of a refused handshake: a header first, since bodies may be bare; and the request's id."""
-    reason = headers.get("dg-error") or _body_message(body)
+    reason = headers.get("dg-error") or first_text(json_object(body), "err_msg", "message")
     request = headers.get("dg-request-id")
     return "".join((f": {printable(reason)}" if reason else "", f", request {printable(request)}" if request else ""))
-
-
-def _body_message(body: bytes) -> str:
-    try:
-        said = orjson.loads(body)
-        return str(said.get("err_msg") or said.get("message") or "")
-    except (ValueError, AttributeError):
-        return ""

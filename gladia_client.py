@@ -9,6 +9,7 @@ are of that site, and so is asyncapi.yaml, its machine-readable form.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
@@ -24,7 +25,6 @@ from relay.events import (
     Finished,
     Heard,
     Ignored,
-    Malformed,
     Remark,
     ServiceEvent,
     SessionBegun,
@@ -35,7 +35,8 @@ from relay.events import (
     Translation,
     Word,
 )
-from relay.protocol import Abilities, CallInfo, Endpoint, Limits, Message, Request, SpeechProtocol, Traits
+from relay.protocol import Abilities, CallInfo, Endpoint, JsonProtocol, Limits, Message, Request, Traits
+from relay.reading import as_text, confidence, first_text, json_object, seconds_as_ms
 from relay.settings import address, decimal, one_of, setting, switch, text, whole, words
 from relay.text import printable
 
@@ -50,6 +51,7 @@ TRAITS: Final = Traits(
     largest_chunk_ms=1000,  # 16,000 bytes; messages of more than 1 MiB are closed with 1009, as the SDK notes
     idle_after_s=10.0,  # without audio a session is dropped after about 30 s (github.com/pipecat-ai/pipecat/pull/1643)
     answers_silence=True,  # each chunk is acknowledged, since we ask for that
+    finalises_silence=False,  # an utterance has words
 )
 
 ABILITIES: Final = Abilities(
@@ -69,9 +71,8 @@ _DETECT: Final = "detect"
 _MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _NOT_NEEDED: Final = (
     *("start_session", "start_recording", "stop_recording", "end_recording", "speech_end"),
-    *("post_transcript", "post_final_transcript", "post_chapterization"),
+    "post_chapterization",
 )
-_LONGEST_S: Final = 1_000_000  # of a session, eleven days: what is beyond that is no time of a call
 _VALIDATION_ERRORS_SHOWN: Final = 10
 
 
@@ -249,7 +250,24 @@ class _Progress:
         return position - position % self._tracks
 
 
-class GladiaProtocol(SpeechProtocol):
+class _Told:
+    """Which parts of a track our finals have told."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+
+    def add(self, start: int, end: int) -> None:
+        """From here to there, in ms."""
+        insort(self._starts, start)
+        insort(self._ends, max(start + 1, end))
+
+    def overlaps(self, start: int, end: int) -> bool:
+        """Whether any of it was told: then more parts begin before its end than end by its start."""
+        return bisect_left(self._starts, max(start + 1, end)) > bisect_right(self._ends, start)
+
+
+class GladiaProtocol(JsonProtocol):
     """One session's conversation with Gladia, over as many connections as it takes."""
 
     def __init__(self, settings: GladiaSettings, call: CallInfo, tracks: tuple[Track, ...]) -> None:
@@ -262,6 +280,7 @@ class GladiaProtocol(SpeechProtocol):
         self._connections = 0
         self._progress = _Progress(len(tracks))
         self._finals: set[tuple[str, Track]] = set()  # utterances that are final
+        self._told = {track: _Told() for track in tracks}
         self._stopped = False  # we have said that no more audio will come
         self._is_over = False  # Gladia has no more to do with the session
         self._has_result = False
@@ -335,9 +354,9 @@ class GladiaProtocol(SpeechProtocol):
         return self._result(body) if self._url else self._begin(body)
 
     def _begin(self, body: bytes) -> list[ServiceEvent]:
+        said = json_object(body)
         try:
-            said = orjson.loads(body)
-            session, url = _text(said["id"]), _websocket(said["url"])
+            session, url = as_text(said["id"]), _websocket(said["url"])
         except (ValueError, KeyError, TypeError):
             raise Unavailable("Gladia's answer does not say where its session is") from None
         self._session, self._url = printable(session), url
@@ -345,11 +364,8 @@ class GladiaProtocol(SpeechProtocol):
         return [SessionBegun(NAME, self._session)]
 
     def _result(self, body: bytes) -> list[ServiceEvent]:
-        try:
-            said = orjson.loads(body)
-            status, code = said["status"], said.get("error_code")
-        except (ValueError, KeyError, TypeError, AttributeError):
-            status = None
+        said = json_object(body)
+        status, code = said.get("status"), said.get("error_code")
         if status in ("queued", "processing"):
             return []
         self._has_result = True
@@ -362,23 +378,8 @@ class GladiaProtocol(SpeechProtocol):
 
     # --- What messages mean ---------------------------------------------------------------------------------
 
-    def receive(self, message: Message) -> list[ServiceEvent]:
-        """What an answer means."""
-        if not isinstance(message, str):
-            return [Malformed("a binary message")]
-        try:
-            said = orjson.loads(message)
-        except ValueError:
-            return [Malformed("not JSON")]
-        kind = said.get("type") if isinstance(said, dict) else None
-        if not isinstance(kind, str):
-            return [Malformed("JSON of no type")]
-        try:
-            return self._read(kind, said)
-        except (KeyError, IndexError, TypeError, ValueError, OverflowError, AttributeError):
-            return [Malformed(f"{kind[:40]} not in its documented shape")]
-
-    def _read(self, kind: str, said: Mapping[str, Any]) -> list[ServiceEvent]:
+    def read(self, kind: str, said: Mapping[str, Any]) -> list[ServiceEvent]:
+        """What an answer of this type means."""
         if kind == "error" or said.get("error") or said.get("acknowledged") is False:
             return [Complained(self._shown(f"{kind[:40]}: {_complaint(said)}"))]
         if kind in _NOT_NEEDED:
@@ -391,7 +392,9 @@ class GladiaProtocol(SpeechProtocol):
             case "transcript":
                 return self._transcript(said["data"])
             case "speech_start":
-                return [SpeechStarted(self._track(said["data"]), _ms(said["data"]["time"]))]
+                return [SpeechStarted(self._track(said["data"]), seconds_as_ms(said["data"]["time"]))]
+            case "post_transcript" | "post_final_transcript":
+                return self._late(said["data"]) if self._connections > 1 else []
             case "translation":
                 return [self._translation(said["data"])]
             case "named_entity_recognition":
@@ -399,7 +402,7 @@ class GladiaProtocol(SpeechProtocol):
             case "sentiment_analysis":
                 return self._remarks("sentiment", "sentiment", "emotion", said["data"])
             case "post_summarization":
-                return [Summary(_text(said["data"]["results"]).strip())]
+                return [Summary(as_text(said["data"]["results"]).strip())]
             case "end_session":  # asyncapi.yaml: no more data will be sent
                 self._is_over = True
                 return [Finished()]
@@ -407,43 +410,59 @@ class GladiaProtocol(SpeechProtocol):
 
     def _transcript(self, said: Mapping[str, Any]) -> list[ServiceEvent]:
         """A partial or a final, which share an id. Ids look as if they held the channel; the examples do not agree."""
-        utterance = said["utterance"]
-        track, is_final = self._track(utterance), said["is_final"] is True
-        name = (_text(said["id"]), track)
+        is_final = said["is_final"] is True
+        transcript = self._spoken(said["utterance"], is_final=is_final)
+        name = (as_text(said["id"]), transcript.track)
         if name in self._finals:
             return []
-        language = utterance.get("language")
-        transcript = Transcript(
-            track=track,
-            text=_text(utterance["text"]).strip(),
-            start_ms=_ms(utterance["start"]),
-            end_ms=_ms(utterance["end"]),
-            is_final=is_final,
-            words=tuple(map(_word, utterance.get("words") or ())),
-            confidence=float(utterance.get("confidence") or 0),
-            language=printable(_text(language), 20) if language else None,
-            ends_utterance=is_final,
-        )
         if not is_final:
             return [transcript]
         self._finals.add(name)
-        return [transcript, Heard(track, transcript.end_ms)]
+        return self._tell(transcript)
+
+    def _late(self, said: Mapping[str, Any]) -> list[ServiceEvent]:
+        """What was said in the session and has not been told: a final may be said while the connection is away.
+
+        UNVERIFIED: whether Gladia keeps messages for whoever comes back. When the session is over it says all of it.
+        """
+        utterances = said.get("transcription", said)["utterances"]
+        spoken = [self._spoken(utterance, is_final=True) for utterance in utterances]
+        late = [one for one in spoken if one.text and not self._told[one.track].overlaps(one.start_ms, one.end_ms)]
+        return [event for one in late for event in self._tell(one)]
+
+    def _tell(self, final: Transcript) -> list[ServiceEvent]:
+        self._told[final.track].add(final.start_ms, final.end_ms)
+        return [final, Heard(final.track, final.end_ms)]
+
+    def _spoken(self, utterance: Mapping[str, Any], *, is_final: bool) -> Transcript:
+        language = utterance.get("language")
+        return Transcript(
+            track=self._track(utterance),
+            text=as_text(utterance["text"]).strip(),
+            start_ms=seconds_as_ms(utterance["start"]),
+            end_ms=seconds_as_ms(utterance["end"]),
+            is_final=is_final,
+            words=tuple(map(_word, utterance.get("words") or ())),
+            confidence=confidence(utterance),
+            language=printable(as_text(language), 20) if language else None,
+            ends_utterance=is_final,
+        )
 
     def _translation(self, said: Mapping[str, Any]) -> Translation:
         utterance = said["utterance"]
         return Translation(
             track=self._track(utterance),
-            text=_text(said["translated_utterance"]["text"]).strip(),
-            start_ms=_ms(utterance["start"]),
-            end_ms=_ms(utterance["end"]),
-            language=printable(_text(said["target_language"]), 20),
+            text=as_text(said["translated_utterance"]["text"]).strip(),
+            start_ms=seconds_as_ms(utterance["start"]),
+            end_ms=seconds_as_ms(utterance["end"]),
+            language=printable(as_text(said["target_language"]), 20),
         )
 
     def _remarks(self, kind: str, what: str, how: str, said: Mapping[str, Any]) -> list[ServiceEvent]:
         utterance = said["utterance"]
         track = self._track(utterance)
         return [
-            Remark(track, kind, f"{_text(found[what]).strip()} ({_text(found[how])})", *_span(found, utterance))
+            Remark(track, kind, f"{as_text(found[what]).strip()} ({as_text(found[how])})", *_span(found, utterance))
             for found in said["results"]
         ]
 
@@ -559,7 +578,7 @@ def _messages(settings: GladiaSettings) -> dict[str, bool]:
         "receive_speech_events": True,
         "receive_pre_processing_events": False,
         "receive_realtime_processing_events": remarks,
-        "receive_post_processing_events": settings.summary != "none",
+        "receive_post_processing_events": True,
         "receive_acknowledgments": True,
         "receive_errors": True,
         "receive_lifecycle_events": True,
@@ -567,7 +586,7 @@ def _messages(settings: GladiaSettings) -> dict[str, bool]:
 
 
 def _websocket(value: object) -> str:
-    url = _text(value)
+    url = as_text(value)
     parts = urlsplit(url)
     if parts.scheme not in ("wss", "ws") or not parts.hostname or not url.isprintable() or " " in url:
         raise ValueError("a URL that is none of a WebSocket")
@@ -576,37 +595,25 @@ def _websocket(value: object) -> str:
 
 def _word(said: Mapping[str, Any]) -> Word:
     return Word(
-        text=_text(said["word"]).strip(),
-        start_ms=_ms(said["start"]),
-        end_ms=_ms(said["end"]),
-        confidence=float(said.get("confidence") or 0),
+        text=as_text(said["word"]).strip(),
+        start_ms=seconds_as_ms(said["start"]),
+        end_ms=seconds_as_ms(said["end"]),
+        confidence=confidence(said),
     )
 
 
 def _span(found: Mapping[str, Any], utterance: Mapping[str, Any]) -> tuple[int, int]:
     """When it was said. In an example of asyncapi.yaml an entity's times lie outside its utterance: then those of the
     utterance are taken."""
-    first, last = _ms(utterance["start"]), _ms(utterance["end"])
-    start_ms, end_ms = _ms(found["start"]), _ms(found["end"])
+    first, last = seconds_as_ms(utterance["start"]), seconds_as_ms(utterance["end"])
+    start_ms, end_ms = seconds_as_ms(found["start"]), seconds_as_ms(found["end"])
     return (start_ms, end_ms) if first <= start_ms <= end_ms <= last else (first, last)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("a text that is none")
-    return value
-
-
-def _ms(seconds: float) -> int:
-    if not 0 <= seconds <= _LONGEST_S:
-        raise ValueError("a time that is none")
-    return round(seconds * 1000)
 
 
 def _complaint(said: Mapping[str, Any]) -> str:
     """Why something failed. UNVERIFIED: the shape of `error` messages, which is not published; any is taken."""
     for part in (said.get("error"), said.get("data"), said):
-        reason = part.get("message") or part.get("exception") if isinstance(part, dict) else part
+        reason = first_text(part, "message", "exception") if isinstance(part, dict) else part
         if reason and isinstance(reason, str):
             return reason
     return "no reason given"
@@ -614,18 +621,14 @@ def _complaint(said: Mapping[str, Any]) -> str:
 
 def _because(body: str) -> str:
     """What Gladia says of a request it refuses, what it finds wrong with it, and how its support finds it."""
-    try:
-        said = orjson.loads(body)
-        errors = said.get("validation_errors")
-        request = said.get("request_id")
-        reasons = [said.get("message"), *(map(_validation_error, errors) if isinstance(errors, list) else ())]
-    except (ValueError, AttributeError):
-        return ""
+    said = json_object(body)
+    errors, request = said.get("validation_errors"), first_text(said, "request_id")
+    reasons = [said.get("message"), *(map(_validation_error, errors) if isinstance(errors, list) else ())]
     known = [reason for reason in reasons if reason and isinstance(reason, str)][:_VALIDATION_ERRORS_SHOWN]
     return "".join(
         (
             f": {printable('; '.join(known), 300)}" if known else "",
-            f", request {printable(request, 60)}" if request and isinstance(request, str) else "",
+            f", request {printable(request, 60)}" if request else "",
         )
     )
 

@@ -30,6 +30,10 @@ class Offer:
         """Where its key is looked for."""
         return next(variable.name for variable in variables(self.settings) if variable.name.endswith("_API_KEY"))
 
+    def has_key(self, environ: Mapping[str, str]) -> bool:
+        """Whether its key is there."""
+        return bool(environ.get(self.key_variable, "").strip())
+
 
 OFFERS: Final[Mapping[str, Offer]] = {
     "deepgram": Offer("Deepgram", DeepgramSettings, Deepgram),
@@ -72,11 +76,6 @@ class SpeechSettings:
         """Those that listen."""
         return self.side_by_side or (self.service,)
 
-    @property
-    def names(self) -> str:
-        """Those that listen, as people write them."""
-        return ", ".join(OFFERS[word].name for word in self.chosen)
-
 
 class NoKey(SettingsError):
     """A service was chosen whose key is not set."""
@@ -97,7 +96,10 @@ def listeners(environ: Mapping[str, str]) -> Listening:
     """Who listens to calls; without a key nobody does, and calls are told why. Raises SettingsError."""
     wanted = read(SpeechSettings, environ)
     patience = Patience(answer=read(Settings, environ).service_silence_s)
-    with_key = [word for word, offer in OFFERS.items() if environ.get(offer.key_variable, "").strip()]
+    with_key = [word for word, offer in OFFERS.items() if offer.has_key(environ)]
+    for word in wanted.fallbacks:
+        if word not in with_key:
+            raise SettingsError(f"SPEECH_FALLBACKS names {word}, and {OFFERS[word].key_variable} is not set.")
     try:
         providers = {
             word: Provider(speech_service(word, environ), patience=patience)
@@ -110,6 +112,12 @@ def listeners(environ: Mapping[str, str]) -> Listening:
         tuple(providers[word] for word in wanted.fallbacks),
         tuple(provider for word, provider in providers.items() if word not in (*wanted.chosen, *wanted.fallbacks)),
     )
+
+
+def without_key(environ: Mapping[str, str]) -> str:
+    """Those that should listen and have no key, as people write them."""
+    chosen = [OFFERS[word] for word in read(SpeechSettings, environ).chosen]
+    return ", ".join(offer.name for offer in chosen if not offer.has_key(environ))
 
 
 def what_each_can_do() -> tuple[list[str], list[list[str]]]:

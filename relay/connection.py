@@ -27,7 +27,7 @@ from relay.text import printable
 SWITCHING_PROTOCOLS: Final = 101  # the HTTP status of a WebSocket that is open
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")  # never behind a proxy, which the library would try all the same
 DIRECTLY: Final = {"http_proxy_host": "none", "http_no_proxy": ["*"]}  # it hears of exceptions only beside a proxy
-LARGEST_ANSWER: Final = 4 * 1024 * 1024  # bytes; a transcript's message has a few thousand
+LARGEST_ANSWER: Final = 16 * 1024 * 1024  # bytes; a transcript has a few thousand, all of a three-hour call millions
 SEND_BUFFER: Final = 16 * 1024  # bytes the kernel may hold: with its default of megabytes a stall shows after minutes
 READ_AT_ONCE: Final = 16 * 1024  # bytes; a transcript's message and a TLS record both fit
 REST_AFTER: Final = 64  # frames read without a pause; then other greenlets have their turn

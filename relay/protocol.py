@@ -9,10 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
+
+import orjson
 
 from relay.errors import ServiceError
-from relay.events import ServiceEvent, Track
+from relay.events import Malformed, ServiceEvent, Track
 
 Message = str | bytes  # str travels as a text frame, bytes as a binary one
 
@@ -58,6 +60,7 @@ class Traits:
     makes_up_s: float = 0.0  # how long a pause in the audio may be made up for at once
     catches_up: bool = True  # whether it accepts more than real time at all
     answers_silence: bool = True  # whether silence, too, is answered: then no answer for long means trouble
+    finalises_silence: bool = True  # whether finals cover it, too; if not, audio in which nobody speaks is no loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,10 @@ class SpeechProtocol(ABC):
     def receive(self, message: Message) -> list[ServiceEvent]:
         """What an answer means. Total: anything can be given, nothing is raised."""
 
+    def last_words(self) -> list[ServiceEvent]:
+        """What is left to tell once the service has closed the connection well: `closed` was None."""
+        return []
+
     def after(self) -> Request | None:
         """What is to be asked over HTTP when the session is over; asked again after each answer, until None."""
         return None
@@ -151,6 +158,34 @@ class SpeechProtocol(ABC):
     @abstractmethod
     def closed(self, code: int, reason: str) -> ServiceError | None:
         """The meaning of a close frame; None when it says that the service has said all it will."""
+
+
+class JsonProtocol(SpeechProtocol):
+    """A session whose answers are JSON objects, each of which says of what type it is."""
+
+    def receive(self, message: Message) -> list[ServiceEvent]:
+        """What an answer means."""
+        if not isinstance(message, str):
+            return [Malformed("a binary message")]
+        try:
+            said = orjson.loads(message)
+        except ValueError:
+            return [Malformed("not JSON")]
+        kind = self.kind(said) if isinstance(said, dict) else None
+        if not isinstance(kind, str):
+            return [Malformed("JSON of no type")]
+        try:
+            return self.read(kind, said)
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError):
+            return [Malformed(f"{kind[:40]} not in its documented shape")]
+
+    def kind(self, said: Mapping[str, Any]) -> object:
+        """Its type, if that is a string."""
+        return said.get("type")
+
+    @abstractmethod
+    def read(self, kind: str, said: Mapping[str, Any]) -> list[ServiceEvent]:
+        """What an answer of this type means. May raise what comes of taking a value for what it is not."""
 
 
 class SpeechService(Protocol):

@@ -99,6 +99,7 @@ class Provider:
             patience=self._patience,
             connection=self.connection,
         )
+        buffer.forgets_pauses = False  # all there is to send is one
         client.send(Piece(0, silence(PROBE_MS * SAMPLES_PER_MS)))
         client.finish()
         within = self._patience.connect + self._patience.drain

@@ -45,9 +45,13 @@ def _keep(path: Path, document: bytes) -> None:
     """Writes a file that is there as a whole or not at all, and for its owner alone: it holds what was said."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(document)
-        Path(draft).replace(path)
+        handle, name = tempfile.mkstemp(dir=path.parent)
+        draft = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(document)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
     except OSError as trouble:
         log.warning("a call's result could not be kept in RESULTS_FOLDER: %s", trouble.strerror)

@@ -15,7 +15,6 @@ from deepgram_client import Deepgram, DeepgramSettings, FluxProtocol
 from relay.errors import Denied, Lost, Refused, SettingsError, Unavailable
 from relay.events import (
     Complained,
-    Finished,
     Heard,
     Ignored,
     Malformed,
@@ -31,7 +30,6 @@ from relay.settings import read
 CALL = CallInfo("CA0123456789", "MZ0123456789", (Track.INBOUND, Track.OUTBOUND))
 FLUX = DeepgramSettings(api_key="secret-key", model="flux-general-en")
 MULTI = replace(FLUX, model="flux-general-multi")
-SECOND = b"\x55" * 8000
 
 
 def talking(settings: DeepgramSettings = FLUX) -> FluxProtocol:
@@ -71,11 +69,11 @@ def understood(message: object, protocol: FluxProtocol | None = None) -> list[Se
     return (protocol or talking()).receive(json.dumps(message))
 
 
-def closing_after(seconds: int, settings: DeepgramSettings = FLUX) -> FluxProtocol:
-    """A conversation of so much audio that is over on our side."""
-    protocol = talking(settings)
-    for _ in range(seconds):
-        protocol.audio(SECOND)
+def closing(*said: object) -> FluxProtocol:
+    """A conversation that is over on our side, after these answers."""
+    protocol = talking()
+    for message in said:
+        understood(message, protocol)
     protocol.closing()
     return protocol
 
@@ -223,10 +221,8 @@ def test_the_silence_of_a_pause_lasts_no_longer_than_the_pause() -> None:
     assert len(quiet) / 8000 <= Deepgram(FLUX).traits.idle_after_s
 
 
-def test_the_end_is_said_behind_a_moment_of_silence() -> None:
-    *quiet, last = talking().closing()
-    assert quiet == [b"\xff" * 960 * 8]
-    assert last == '{"type":"CloseStream"}'
+def test_the_end_is_said_as_text() -> None:
+    assert talking().closing() == ['{"type":"CloseStream"}']
 
 
 # --- What turns mean ----------------------------------------------------------------------------------------
@@ -361,64 +357,59 @@ json_values = st.recursive(
     st.booleans(),
 )
 def test_nothing_is_raised_for_almost_right_answers(kind: str, changes: dict[str, Any], is_closing: bool) -> None:
-    protocol = closing_after(1) if is_closing else talking()
+    protocol = closing() if is_closing else talking()
     protocol.receive(json.dumps({**turn(), **changes, "type": kind}))
     protocol.closed(1005, "")
+    protocol.last_words()
 
 
 # --- The end ------------------------------------------------------------------------------------------------
 
 
-def test_the_last_update_of_all_is_final() -> None:
+@pytest.mark.parametrize("event", ["Update", "StartOfTurn", "EagerEndOfTurn"])
+def test_what_was_said_last_is_final_once_flux_has_closed(event: str) -> None:
     """No turn is ended by CloseStream."""
-    protocol = closing_after(4)  # 4 s of the call, and 0.96 s of silence
-    early = understood(turn(audio_window_end=4.4), protocol)
-    assert [event.is_final for event in early if isinstance(event, Transcript)] == [False]
-    transcript, heard, finished = understood(turn(audio_window_end=4.7), protocol)
-    assert isinstance(transcript, Transcript)
-    assert transcript.is_final
-    assert heard == Heard(Track.OUTBOUND, 1300)
-    assert finished == Finished()
+    protocol = closing(turn(transcript="Hello"), turn(event))
     assert protocol.closed(1005, "") is None
+    transcript, heard = protocol.last_words()
+    assert isinstance(transcript, Transcript)
+    assert (transcript.text, transcript.is_final, transcript.ends_utterance) == ("Hello there.", True, True)
+    assert heard == Heard(Track.OUTBOUND, 1300)
 
 
-def test_silence_of_our_own_is_counted_too() -> None:
-    protocol = talking()
-    protocol.idle()
-    protocol.audio(SECOND)
-    protocol.closing()  # after 0.96 + 1 + 0.96 s
-    assert Finished() not in understood(silent(audio_window_end=2.41), protocol)
-    assert Finished() in understood(silent(audio_window_end=2.42), protocol)
-
-
-def test_a_turn_that_ended_by_itself_is_not_said_again_at_the_end() -> None:
-    protocol = closing_after(4)
-    assert Finished() in understood(turn("EndOfTurn", audio_window_end=4.5), protocol)
-    assert understood(turn(audio_window_end=4.9), protocol) == [Finished()]
-
-
-def test_before_we_have_said_the_last_no_update_is_final() -> None:
-    protocol = talking()
-    (transcript,) = understood(turn(audio_window_end=500), protocol)
+def test_what_flux_says_after_the_end_was_said_replaces_what_it_said_before() -> None:
+    protocol = closing(turn(transcript="Hello"))
+    (transcript,) = understood(turn(), protocol)
     assert isinstance(transcript, Transcript)
     assert not transcript.is_final
+    transcript, _heard = protocol.last_words()
+    assert isinstance(transcript, Transcript)
+    assert transcript.text == "Hello there."
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [],
+        [silent()],
+        [turn("EndOfTurn")],
+        [turn("EndOfTurn"), turn("Update")],
+        [turn("EndOfTurn"), silent(turn_index=1)],
+        [turn("Update"), silent(event="EndOfTurn")],
+    ],
+)
+def test_what_is_final_already_or_never_was_said_is_not_said_at_the_end(said: list[dict[str, Any]]) -> None:
+    assert closing(*said).last_words() == []
 
 
 @pytest.mark.parametrize("code", [1000, 1005])
 def test_a_close_is_the_end_once_we_have_said_the_last(code: int) -> None:
-    assert closing_after(1).closed(code, "") is None
+    assert closing().closed(code, "") is None
     assert isinstance(talking().closed(code, ""), Lost)
 
 
-def test_a_close_before_the_last_words_is_a_loss() -> None:
-    protocol = closing_after(4)
-    understood(turn(audio_window_end=3.0), protocol)
-    assert type(protocol.closed(1005, "")) is Lost
-
-
 def test_a_close_after_an_error_tells_the_error() -> None:
-    protocol = closing_after(4)
-    understood({"type": "Error", "code": "INTERNAL_SERVER_ERROR", "description": "out of order"}, protocol)
+    protocol = closing({"type": "Error", "code": "INTERNAL_SERVER_ERROR", "description": "out of order"})
     closed = protocol.closed(1005, "")
     assert type(closed) is Lost
     assert "INTERNAL_SERVER_ERROR out of order" in str(closed)
@@ -426,7 +417,7 @@ def test_a_close_after_an_error_tells_the_error() -> None:
 
 @pytest.mark.parametrize(("code", "error"), [(1001, Lost), (1006, Lost), (1008, Refused), (1011, Unavailable)])
 def test_other_closes_mean_what_they_do_elsewhere(code: int, error: type[Exception]) -> None:
-    closed = closing_after(1).closed(code, "why")
+    closed = closing().closed(code, "why")
     assert type(closed) is error
     assert str(closed).startswith("Deepgram Flux")
 

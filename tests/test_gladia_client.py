@@ -142,7 +142,7 @@ UNNEEDED = [
     message("speech_end", {"time": 9.54, "channel": 0}),
     message("stop_recording", STOPPED, acknowledged=True, error=None),
     message("end_recording", {"recording_duration": 5.1}),
-    message("post_transcript", WHOLE),
+    message("post_transcript", WHOLE),  # unless its connection was lost before
     message("post_final_transcript", {"metadata": METADATA, "transcription": WHOLE}),
 ]
 NEEDED = [
@@ -260,7 +260,7 @@ def test_a_plain_call_asks_for_no_more_than_it_needs() -> None:
         "receive_speech_events": True,
         "receive_pre_processing_events": False,
         "receive_realtime_processing_events": False,
-        "receive_post_processing_events": False,
+        "receive_post_processing_events": True,
         "receive_acknowledgments": True,
         "receive_errors": True,
         "receive_lifecycle_events": True,
@@ -524,6 +524,80 @@ def test_against_a_gladia_that_counts_nothing_is_lost_and_nothing_doubled(
         sent, in_flight = has, []
 
 
+def at_the_end(*utterances: dict[str, Any], final: bool = False) -> dict[str, Any]:
+    """What Gladia says was said in the whole session."""
+    all_of_it = {"full_transcript": "...", "languages": ["en"], "utterances": list(utterances)}
+    if final:
+        return message("post_final_transcript", {"metadata": METADATA, "transcription": all_of_it})
+    return message("post_transcript", all_of_it)
+
+
+LATER = utterance(start=6.0, end=6.5, text=" Goodbye.", words=[{"word": " Goodbye.", "start": 6.0, "end": 6.5}])
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_what_was_said_while_the_connection_was_away_is_told_at_the_end(final: bool) -> None:
+    protocol = after_audio()
+    understood(transcript(), protocol)
+    answer(reconnected(protocol), 0)
+    spoken, heard = understood(at_the_end(utterance(), LATER, final=final), protocol)
+    assert spoken == Transcript(
+        Track.OUTBOUND,
+        "Goodbye.",
+        6000,
+        6500,
+        is_final=True,
+        words=(Word("Goodbye.", 6000, 6500, 0.0),),
+        confidence=0.93,
+        language="en",
+        ends_utterance=True,
+    )
+    assert heard == Heard(Track.OUTBOUND, 6500)
+
+
+def test_what_was_told_is_not_told_again_whichever_message_has_it() -> None:
+    protocol = after_audio()
+    answer(reconnected(protocol), 0)
+    understood(transcript(), protocol)
+    assert len(understood(at_the_end(utterance(), LATER), protocol)) == 2
+    assert understood(at_the_end(utterance(), LATER, final=True), protocol) == []
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "is_told"),
+    [(3.0, 3.26, False), (3.0, 3.27, True), (4.0, 4.0, True), (5.09, 6.0, True), (5.1, 6.0, False), (0.0, 9.0, True)],
+)
+def test_an_utterance_is_told_if_a_final_of_its_track_has_any_part_of_it(
+    start: float, end: float, is_told: bool
+) -> None:
+    protocol = after_audio()
+    understood(transcript(), protocol)  # from 3.26 to 5.1 s
+    understood(transcript(id="01_00000005", start=20.0, end=21.0), protocol)
+    answer(reconnected(protocol), 0)
+    again = at_the_end(utterance(start=start, end=end), utterance(start=20.0, end=21.0))
+    assert (understood(again, protocol) == []) is is_told
+    assert len(understood(at_the_end(utterance(channel=0)), protocol)) == 2
+
+
+def test_what_only_interims_have_told_is_told_at_the_end() -> None:
+    protocol = after_audio()
+    understood(transcript(is_final=False), protocol)
+    answer(reconnected(protocol), 0)
+    assert len(understood(at_the_end(utterance()), protocol)) == 2
+
+
+def test_a_session_whose_connection_was_never_lost_has_told_everything() -> None:
+    assert understood(at_the_end(utterance()), talking()) == []
+
+
+def test_of_a_whole_session_that_cannot_be_read_nothing_is_told_and_the_next_message_may_tell_it() -> None:
+    protocol = after_audio()
+    answer(reconnected(protocol), 0)
+    (event,) = understood(at_the_end(utterance(), utterance(channel=None, text="spoken")), protocol)
+    assert event == Malformed("post_transcript not in its documented shape")
+    assert len(understood(at_the_end(utterance(), final=True), protocol)) == 2
+
+
 @pytest.mark.parametrize("code", [1001, 1005, 1006, 1008, 1011, 1012, 4000, 4399, 4500])
 def test_after_most_close_frames_the_session_goes_on(code: int) -> None:
     protocol = talking()
@@ -736,6 +810,7 @@ almost_data = st.fixed_dictionaries(
         "utterance": json_values | almost_utterances,
         "translated_utterance": json_values | almost_utterances,
         "byte_range": json_values | st.lists(st.integers() | st.floats(), min_size=2, max_size=2),
+        "utterances": json_values | st.lists(almost_utterances, max_size=3),
         **dict.fromkeys(("id", "is_final", "time", "channel", "results", "target_language"), json_values),
     },
 )
@@ -747,7 +822,8 @@ almost_data = st.fixed_dictionaries(
     st.fixed_dictionaries({}, optional={"error": json_values, "acknowledged": json_values}),
 )
 def test_nothing_is_raised_for_almost_right_answers(kind: str, data: object, rest: dict[str, Any]) -> None:
-    protocol = reconnected(after_audio(CHUNK)) if kind == "audio_chunk" else talking()
+    is_resumed = kind == "audio_chunk" or kind.startswith("post_")
+    protocol = reconnected(after_audio(CHUNK)) if is_resumed else talking()
     understood({**rest, "type": kind, "data": data}, protocol)
 
 

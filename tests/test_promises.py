@@ -29,6 +29,7 @@ FLOORS: Final = {
     "relay.twilio": 1,
     "relay.frames": 1,
     "relay.protocol": 1,
+    "relay.reading": 1,
     "relay.replay": 1,
     "relay.connection": 2,
     "relay.mediasocket": 2,
