@@ -124,7 +124,8 @@ class Console:
         call, event = happened.call, happened.event
         if call is not None and isinstance(event, StreamBegun):
             self._live[call.stream_sid] = len(event.services) > 1
-        whose = self._whose(call, happened.service)
+        is_named = hasattr(event, "service")  # by the line itself
+        whose = self._whose(call, "" if is_named else happened.service)
         if call is not None and isinstance(event, StreamEnded):
             self._live.pop(call.stream_sid, None)
             whose = ""  # it names its call itself

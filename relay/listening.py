@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,16 +54,15 @@ class Listening:
         """For each service that listens side by side: itself and who takes over from it; and what cannot be had of what
         the stream's parameters ask for, in sentences that repeat none of them."""
         services, complaints = self._asked_for(parameters)
-        chains = (
-            [(service, *self._fallbacks_of(service)) for service in services]
-            if len(services) == 1
-            else [(service,) for service in services]
-        )
-        chosen = [
-            tuple(Choice(provider, _tailored(provider, parameters, complaints)) for provider in chain)
-            for chain in chains
-        ]
-        return chosen, complaints
+        fallbacks = self.fallbacks if len(services) == 1 else ()
+        chains = []
+        for service in services:
+            chain = [Choice(service, _tailored(service, parameters, complaints))]
+            for fallback in fallbacks:
+                if fallback is not service and _knows_language(fallback, parameters):
+                    chain.append(Choice(fallback, _tailored(fallback, parameters, complaints)))
+            chains.append(tuple(chain))
+        return chains, complaints
 
     def _asked_for(self, parameters: Mapping[str, str]) -> tuple[tuple[Provider, ...], list[str]]:
         if (word := parameters.get(SERVICE)) is None:
@@ -73,8 +72,14 @@ class Listening:
                 return (provider,), []
         return self.services, ["asks for a service that is not set up here"]
 
-    def _fallbacks_of(self, service: Provider) -> Iterable[Provider]:
-        return (fallback for fallback in self.fallbacks if fallback is not service)
+
+def _knows_language(provider: Provider, parameters: Mapping[str, str]) -> bool:
+    """Whether it would hear the call in the call's own language; in another it had better not take over."""
+    try:
+        provider.service.tailored(parameters.get(LANGUAGE) or None, ())
+    except SettingsError:
+        return False
+    return True
 
 
 def _tailored(provider: Provider, parameters: Mapping[str, str], complaints: list[str]) -> SpeechService:

@@ -25,7 +25,7 @@ from gevent.event import Event
 from relay.audio import SAMPLES_PER_MS, Piece
 from relay.connection import Connection, Patience
 from relay.conversation import Conversation, Tally
-from relay.errors import Full, Lost, Refused, ServiceError, Stalled
+from relay.errors import Full, Lost, Refused, ServiceError, Stalled, Unavailable
 from relay.events import (
     Complained,
     Gap,
@@ -172,10 +172,12 @@ class SpeechClient:
         if self._session is None:
             return
         try:
-            with gevent.Timeout(self._patience.ask, Lost(f"{self._traits.name} has not told of the call in time")):
+            late = ServiceError(f"{self._traits.name} has not told of the call in time")
+            with gevent.Timeout(self._patience.ask, late):
                 protocol = self._session.protocol
                 for pause in backoff(self._patience.ask_again, self._patience.retry_most):
-                    self._ask(protocol, protocol.after())
+                    with suppress(Lost, Unavailable):  # which may pass
+                        self._ask(protocol, protocol.after())
                     if protocol.after() is None:
                         return
                     gevent.sleep(pause)

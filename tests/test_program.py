@@ -9,13 +9,17 @@ import signal
 import socket
 import subprocess
 import sys
+import wave
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import gevent
 import pytest
 
+from services import OFFERS, what_each_can_do
 from standins.deepgram import Drop, Fault, Refusal
+from standins.gladia import GladiaServer
 from standins.score import spoken_words, word_errors, words_of
 from standins.twilio import SimulatedCall
 from tests.calling import answered, hang_up, say
@@ -84,7 +88,8 @@ def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
         ("REPLAY_SECONDS", "-1"),
         ("CALL_TRACKS", "both"),
         ("VERBOSE", "perhaps"),
-        ("DEEPGRAM_MODEL", "flux-general-en"),
+        ("DEEPGRAM_MODEL", "flux-general-de"),
+        ("SPEECH_SERVICE", "siri"),
         ("DEEPGRAM_LANGUAGE", "english"),
         ("PUBLIC_URL", "my-tunnel"),
         ("DEEPGRAM_URL", "wss://localhost:port"),
@@ -96,6 +101,16 @@ def test_a_bad_setting_is_one_sentence_that_names_it(tmp_path: Path, name: str, 
     (sentence,) = started.err
     assert sentence.startswith(f"Error: {name} should be")
     assert KEY not in sentence
+
+
+def test_the_key_that_is_missing_is_named(tmp_path: Path) -> None:
+    settings = {"PORT": "0", "SPEECH_SERVICES": "deepgram,gladia", "DEEPGRAM_API_KEY": KEY}
+    with program(folder=tmp_path, **settings) as started:
+        started.line("^WARNING: Gladia API key not set$")
+        started.line("^Calls will not be transcribed: GLADIA_API_KEY is not set")
+    with program(folder=tmp_path, SPEECH_FALLBACKS="gladia", DEEPGRAM_API_KEY=KEY) as started:
+        assert started.end() == 1
+    assert started.err == ["Error: SPEECH_FALLBACKS names gladia, and GLADIA_API_KEY is not set."]
 
 
 def test_a_file_of_settings_that_is_no_text_is_one_sentence(tmp_path: Path) -> None:
@@ -113,7 +128,7 @@ def test_a_file_of_settings_that_is_no_text_is_one_sentence(tmp_path: Path) -> N
 def test_help_lists_the_commands(tmp_path: Path) -> None:
     with program("--help", folder=tmp_path) as started:
         assert started.end() == 0
-    for command in ("serve", "simulate", "demo", "doctor"):
+    for command in ("serve", "simulate", "demo", "services", "doctor"):
         started.line(rf"^  {command} ")
 
 
@@ -189,6 +204,67 @@ def test_a_lost_connection_is_told(tmp_path: Path) -> None:
             hang_up(call)
             started.line("^Call CA.* 150 words, 1 reconnects, 0 ms lost")
     started.line("^Deepgram connection lost: .* Trying again in")
+
+
+def test_gladia_hears_a_call_and_its_result_is_kept(tmp_path: Path) -> None:
+    with GladiaServer(ear=number_ears(final_ms=2000), key=KEY) as speech:
+        settings = {"SPEECH_SERVICE": "gladia", "GLADIA_URL": speech.url, "GLADIA_API_KEY": KEY}
+        with program(folder=tmp_path, PORT="0", GLADIA_SUMMARY="concise", **settings) as started:
+            call = answered(media_url(started))
+            say(call, 2_000)
+            hang_up(call)
+            started.line("^Call CA.* 200 words, 0 reconnects, 0 ms lost")
+            started.tell()
+            assert started.end() == 0
+        (session,) = speech.sessions
+    assert speech.violations == []
+    assert started.out.count(f"Gladia session ID: {session}") == 1
+    assert started.out.count("Connected to Gladia WebSocket") == 1
+    started.line(r"^\[FINAL\] Inbound: in0 .* in99 \[0 - 2000\]$")
+    started.line(r"^\[FINAL\] Outbound: out0 .* out99 \[0 - 2000\]$")
+    started.line(r"^\[SUMMARY\] 2 utterances in 2 seconds\.$")
+    (result,) = (tmp_path / "data" / "results").iterdir()
+    assert result.name == f"{call.call_sid}-gladia-{session}.json"
+    assert json.loads(result.read_bytes())["status"] == "done"
+    assert KEY not in str(started)
+    assert started.err == []
+
+
+def test_several_services_hear_a_call_side_by_side(tmp_path: Path) -> None:
+    with listening() as one, GladiaServer(ear=number_ears()) as other:
+        settings = {"DEEPGRAM_URL": one.url, "DEEPGRAM_API_KEY": KEY, "GLADIA_URL": other.url, "GLADIA_API_KEY": KEY}
+        with program(folder=tmp_path, PORT="0", SPEECH_SERVICES="deepgram,gladia", **settings) as started:
+            call = answered(media_url(started), "inbound")
+            say(call, 1_000)
+            hang_up(call)
+            started.line("^Call CA.* 100 words")
+    for service in ("Deepgram", "Gladia"):
+        started.line(rf"^{service}: \[FINAL\] Transcription: in0 .* in49$")
+
+
+def test_the_next_service_hears_a_call_when_the_first_is_away(tmp_path: Path) -> None:
+    with socket.socket() as dead, listening() as speech:
+        dead.bind(("127.0.0.1", 0))
+        settings = {
+            "SPEECH_SERVICE": "gladia",
+            "GLADIA_API_KEY": KEY,
+            "GLADIA_URL": f"http://127.0.0.1:{dead.getsockname()[1]}",
+            "SPEECH_FALLBACKS": "deepgram",
+            "DEEPGRAM_API_KEY": KEY,
+            "DEEPGRAM_URL": speech.url,
+        }
+        with program(folder=tmp_path, PORT="0", **settings) as started:
+            for _ in range(2):
+                call = answered(media_url(started), "inbound")
+                say(call, 1_000)
+                hang_up(call)
+                started.line(rf"^Call CA\.\.{call.call_sid[-6:]} ended .* 50 words, 0 reconnects, 0 ms lost")
+    why = r"Gladia could not be asked \(.*Connection refused\)"
+    started.line(rf"^Gladia is taken for down \({why}\): new calls go to another service for now\.$")
+    started.line(rf"^Gladia is given up: {why}\. Deepgram goes on from 0\.0 s\.$")
+    assert str(started).count("is given up") == 1, "the second call went straight to the next one"
+    assert started.out.count("[FINAL] Transcription: " + " ".join(f"in{n}" for n in range(50))) == 2
+    assert KEY not in str(started)
 
 
 def test_a_terminal_that_is_held_up_holds_up_no_call(tmp_path: Path) -> None:
@@ -400,6 +476,17 @@ def test_the_doctor_says_what_to_do(tmp_path: Path) -> None:
     started.line('<Stream url="wss://127.0.0.1:1/media"')
 
 
+def test_the_doctor_looks_at_every_service_with_a_key(tmp_path: Path) -> None:
+    with listening(key=KEY) as well, GladiaServer(ear=number_ears(), key="another") as ill:
+        settings = {"DEEPGRAM_URL": well.url, "DEEPGRAM_API_KEY": KEY, "GLADIA_URL": ill.url, "GLADIA_API_KEY": KEY}
+        with program("doctor", folder=tmp_path, PORT="0", **settings) as started:
+            assert started.end() == 1
+        assert (len(well.connections), len(ill.sessions)) == (1, 0)
+    started.line("^ok .*Deepgram accepts the key")
+    started.line("^to do .*Gladia refused the key.*GLADIA_API_KEY")
+    assert KEY not in str(started)
+
+
 def _hang_up_on_all(taken: socket.socket) -> None:
     while True:
         taken.accept()[0].close()
@@ -413,6 +500,20 @@ def test_the_doctor_knows_a_server_that_runs_already(tmp_path: Path, workers: st
             assert started.end() == 1
     started.line(f"^ok .*runs on port {port} already")
     started.line("^to do .*DEEPGRAM_API_KEY is not set")
+
+
+def test_services_shows_what_each_can_do(tmp_path: Path) -> None:
+    with (
+        program("services", folder=tmp_path, COLUMNS="400") as wide,
+        program("services", folder=tmp_path, COLUMNS="80") as narrow,
+    ):
+        assert (wide.end(), narrow.end()) == (0, 0)
+    head, rows = what_each_can_do()
+    for cells in (head, *rows):
+        wide.line(r"\s+".join(map(re.escape, cells)))
+    for offer in OFFERS.values():
+        narrow.line(rf"\b{offer.name}\b")
+    assert "…" not in str(narrow), "something was left out"
 
 
 # --- The whole chain, with real speech -------------------------------------------------------------------------------
@@ -437,6 +538,43 @@ def test_real_speech_through_the_whole_chain(tmp_path: Path) -> None:
         starts = word_starts(track)
         for final in finals:
             assert min(abs(int(final[3]) - start) for start in starts) <= 250, final[0]
+
+
+def test_demos_speak_every_services_protocol(tmp_path: Path) -> None:
+    """At once, since each takes as long as its call; a proxy that answers nobody is not asked for this very machine."""
+    recording = beginning_of_sample(tmp_path, 9.0)
+    nowhere = {"http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    with ExitStack() as stack:
+        demos = {
+            offer.name: stack.enter_context(
+                program("demo", str(recording), "--service", word, folder=tmp_path, **nowhere)
+            )
+            for word, offer in OFFERS.items()
+            if word != "deepgram"
+        }
+        for name, demo in demos.items():
+            assert demo.end(60) == 0, str(demo)
+            demo.line(f"It is not {name}:")
+            demo.line(f"^Connected to {name} WebSocket$")
+            demo.line(r"^\[FINAL\] Outbound: .*help you")
+            demo.line(r"^\[FINAL\] Inbound: .*last week")
+            wrong, total = map(int, demo.line(r"^Words that differ from the text: (\d+) of (\d+) ").groups())
+            assert total == 25
+            assert wrong < 0.2 * total
+            demo.line(r"^Call CA.* ended \(stop\): 9.0 s, 900 frames, 0 audio gaps")
+            assert demo.err == []
+
+
+def beginning_of_sample(folder: Path, seconds: float) -> Path:
+    """The first sentences of the sample call, with their text beside them."""
+    recording = folder / "beginning.wav"
+    with wave.open(str(SAMPLE)) as whole, wave.open(str(recording), "wb") as part:
+        part.setparams(whole.getparams())
+        part.writeframes(whole.readframes(round(seconds * whole.getframerate())))
+    segments = json.loads(SAMPLE.with_suffix(".json").read_text())["segments"]
+    spoken = [segment for segment in segments if segment["end"] <= seconds]
+    recording.with_suffix(".json").write_text(json.dumps({"segments": spoken}))
+    return recording
 
 
 FINAL = re.compile(r"\[FINAL\] (Inbound|Outbound): (.*) \[(\d+) - \d+\]")
