@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test style types tests campaign bench clean
+.PHONY: demo test style types tests postgresql campaign bench clean
 
 demo: $(VENV)/demo.installed  ## a simulated call, transcribed here: neither phone nor key
 	$(BIN)/python app.py demo $(if $(FILE),"$(FILE)") $(if $(VOCABULARY),--vocabulary $(VOCABULARY)) $(if $(SERVICE),--service $(SERVICE))
@@ -18,8 +18,14 @@ style: $(VENV)/dev.installed
 types: $(VENV)/dev.installed
 	$(BIN)/mypy
 
-tests: $(VENV)/dev.installed  ## the tests with coverage, and beside them on every other Python found here
+tests: $(VENV)/dev.installed postgresql  ## the tests with coverage, and beside them on every other Python found here
 	tests/every_python.sh $(BIN)
+
+postgresql:  ## the tests start a server of their own; root gets it from the system's packages
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \
+	    { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	      DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; } || \
+	    { echo "The tests need PostgreSQL's programs: sudo apt-get install postgresql"; exit 1; }
 
 campaign: $(VENV)/dev.installed  ## random drop schedules for as long as you like: make campaign EXAMPLES=5000
 	DROP_EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/python -m pytest tests/test_drops.py --timeout 0

@@ -9,33 +9,43 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import click
 import gevent
 from dotenv import dotenv_values, find_dotenv
+from flask import Blueprint
 from gevent.event import Event
 from rich.box import SIMPLE
 from rich.console import Console as Rich
 from rich.progress import Progress
 from rich.table import Table
 
+from commands import COMMANDS
 from relay.call import Switchboard
 from relay.console import Console, Outlet, OutletHandler
 from relay.doctor import examine
+from relay.endpoints import WebhookSettings
 from relay.errors import RelayError, SettingsError
-from relay.hub import Hub
+from relay.hub import Hub, Listener
 from relay.listening import Listening
+from relay.recording import Recorder
 from relay.results import Results
 from relay.settings import Settings, read
+from relay.store.store import Store
 from relay.twilio import twiml
+from relay.web.api import api
+from relay.web.live import Live
+from relay.web.metrics import Metrics, health
 from relay.web.routes import MEDIA_PATH, create_app, media_url
 from relay.web.server import Server, run_until_told
 from relay.web.workers import run_workers, when_alone
+from relay.webhooks import Webhooks
 from services import OFFERS, listeners, what_each_can_do, without_key
 
+STORED_WITHIN: Final = 10.0  # seconds the database gets to take what has not been written yet
 LAST_LINES_WITHIN: Final = 2.0  # seconds the terminal gets to take what was still to be said
 
 MARKS: Final = {True: "ok   ", False: "to do", None: "  -  "}  # of the doctor's findings
@@ -84,6 +94,7 @@ def main(ctx: click.Context) -> None:
     Without a command, serves: Twilio streams a call to /media, and what is said scrolls by. Settings come from the
     environment and from .env; .env.example explains each.
     """
+    ctx.obj = environment
     if ctx.invoked_subcommand is None:
         ctx.invoke(serve)
 
@@ -95,13 +106,34 @@ def announce(console: Console, port: int) -> None:
 
 
 @contextmanager
-def switchboard_for(settings: Settings, listening: Listening, console: Console) -> Iterator[Switchboard]:
-    """What answers calls, and all that hears of them."""
-    results = Results(Path(settings.results_folder))
-    try:
-        yield Switchboard(settings, listening, Hub(console.hear, results.hear))
-    finally:
-        results.close(LAST_LINES_WITHIN)
+def serving(
+    environ: Mapping[str, str], settings: Settings, listening: Listening, console: Console
+) -> Iterator[tuple[Server, Switchboard]]:
+    """The server, and all that hears of calls; closed in the order in which they need one another."""
+    webhook_settings = read(WebhookSettings, environ)
+    metrics, results = Metrics(), Results(Path(settings.results_folder))
+    hears: list[Listener] = [console.hear, results.hear, metrics.hear]
+    parts: list[Blueprint] = []
+    store, live = None, None
+    with ExitStack() as ends:
+        ends.callback(results.close, LAST_LINES_WITHIN)
+        if settings.database_url is not None:
+            store = Store(settings.database_url, keep_days=settings.keep_days, endpoints=webhook_settings.wanted)
+            store.open(console.say)
+            ends.callback(store.close, STORED_WITHIN)
+            webhooks = Webhooks(webhook_settings, store)
+            webhooks.start()
+            ends.callback(webhooks.close, LAST_LINES_WITHIN)
+            live = Live(store)
+            ends.callback(live.close)
+            hears += [store.hear, live.hear]
+            parts.append(api(store, live))
+        elif webhook_settings.urls:
+            raise SettingsError("WEBHOOK_URLS needs a DATABASE_URL: what is sent is kept there until it has arrived.")
+        recorder = Recorder(Path(settings.recordings_folder), store) if settings.record == "wav" else None
+        switchboard = Switchboard(settings, listening, Hub(*hears), recorder=recorder)
+        parts.append(health(metrics, switchboard, store, live))
+        yield Server(create_app(switchboard, *parts), settings), switchboard
 
 
 @main.command()
@@ -122,8 +154,7 @@ def serve() -> None:
         if settings.workers > 1:
             run_workers(settings, [sys.executable, __file__, "work"], dict(environ), say_where)
         else:
-            with switchboard_for(settings, listening, console) as switchboard:
-                server = Server(create_app(switchboard), settings)
+            with serving(environ, settings, listening, console) as (server, switchboard):
                 say_where(server.port)
                 run_until_told(server, switchboard, console.say)
 
@@ -133,8 +164,10 @@ def work() -> None:
     """Be one of several workers; `serve` starts them, and looks after them."""
     environ = environment()
     settings = read(Settings, environ)
-    with terminal(settings) as console, switchboard_for(settings, listeners(environ), console) as switchboard:
-        server = Server(create_app(switchboard), settings)
+    with (
+        terminal(settings) as console,
+        serving(environ, settings, listeners(environ), console) as (server, switchboard),
+    ):
         leave = Event()
         when_alone(leave.set)
         run_until_told(server, switchboard, console.say, leave)
@@ -274,6 +307,10 @@ def doctor() -> None:
         f"\nInto the TwiML of your calls, before <Dial>:\n\n{twiml(media_url(settings.public_url) or 'wss://HOST/media')}"
     )
     sys.exit(0 if all_well else 1)
+
+
+for command in COMMANDS:
+    main.add_command(command)
 
 
 if __name__ == "__main__":

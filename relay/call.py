@@ -14,6 +14,7 @@ from gevent.event import Event
 
 from relay.audio import SAMPLES_PER_MS, Piece, Timeline
 from relay.connection import Patience
+from relay.conversation import Tally
 from relay.events import (
     CallEvent,
     Connected,
@@ -38,6 +39,7 @@ from relay.feed import Feed
 from relay.hub import Happened, Hub
 from relay.listening import Choice, Listening, first_choice
 from relay.protocol import CallInfo
+from relay.recording import Recorder
 from relay.settings import Settings
 from relay.text import printable
 from relay.twilio import PHONE_AUDIO, parse
@@ -69,6 +71,42 @@ class Socket(Protocol):
         """Says goodbye."""
 
 
+class Taker(Protocol):
+    """Takes the audio of some tracks of a stream: a feed to a service, or a recording."""
+
+    @property
+    def tracks(self) -> tuple[Track, ...]:
+        """Which."""
+
+    @property
+    def tallies(self) -> list[Tally]:
+        """What its clients have to say of their work."""
+
+    @property
+    def cut_ms(self) -> int:
+        """Audio that came too late to be put in its place."""
+
+    @property
+    def missing_ms(self) -> float:
+        """How much audio has still to come until it has something to do."""
+
+    @property
+    def unsent_ms(self) -> int:
+        """How much audio waits to be sent on."""
+
+    def ear(self, track: Track) -> Callable[[Piece], None]:
+        """What takes the audio of one of its tracks."""
+
+    def pass_on(self) -> None:
+        """All that has come so far was given to it."""
+
+    def finish(self) -> None:
+        """No more audio will come."""
+
+    def close(self) -> None:
+        """Waits until it has done all it can."""
+
+
 class Side:
     """One track of a stream: its audio's place in time, and who hears it."""
 
@@ -80,10 +118,19 @@ class Side:
 class Switchboard:
     """Answers Twilio's sockets, one `Stream` each, and knows which are live."""
 
-    def __init__(self, settings: Settings, listening: Listening, hub: Hub, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        listening: Listening,
+        hub: Hub,
+        patience: Patience | None = None,
+        *,
+        recorder: Recorder | None = None,
+    ) -> None:
         self.settings = settings
         self.listening = listening
         self.hub = hub
+        self.recorder = recorder
         self.patience = patience or Patience(answer=settings.service_silence_s)
         for provider in listening.providers:
             provider.on_change = lambda change: hub.publish(Happened(None, change))
@@ -147,7 +194,7 @@ class Stream:
         self._stream_sid = ""
         self._sides: dict[Track, Side] = {}
         self._chosen: list[tuple[Choice, ...]] = []  # who listens, side by side, and who takes over from each
-        self._feeds: list[Feed] = []
+        self._takers: list[Taker] = []
         self._connected = False  # it has said so
         self._standby = False  # another stream has our tracks
         self._replaced = False
@@ -202,8 +249,8 @@ class Stream:
                 self._alive()
             elif monotonic() > self._deadline:
                 return self._silence()
-            for feed in self._feeds:
-                feed.pass_on()
+            for taker in self._takers:
+                taker.pass_on()
             self._rest()
 
     def _rest(self) -> None:
@@ -211,7 +258,7 @@ class Stream:
 
         Waking up costs more than reading what one is woken for, so streams wake on common ticks, several at a time.
         """
-        missing_ms = min((feed.missing_ms for feed in self._feeds), default=0.0)
+        missing_ms = min((taker.missing_ms for taker in self._takers), default=0.0)
         if missing_ms:
             one_frame_short = missing_ms < min(self._settings.chunk_ms, 2 * FRAME_MS)
             pause_ms = TICK_MS if one_frame_short else missing_ms
@@ -275,10 +322,11 @@ class Stream:
         self._standby = False
         if not self._chosen:
             self._tell(NotTranscribed(self._switchboard.listening.why_not))
-        else:
-            self._feeds = [feed for choices in self._chosen for feed in self._feeds_for(choices, call, tracks)]
-            for track in tracks:
-                self._sides[track].ears = [feed.ear(track) for feed in self._feeds if track in feed.tracks]
+        self._takers = [feed for choices in self._chosen for feed in self._feeds_for(choices, call, tracks)]
+        if self._switchboard.recorder is not None:
+            self._takers.append(self._switchboard.recorder.record(call, tracks))
+        for track in tracks:
+            self._sides[track].ears = [taker.ear(track) for taker in self._takers if track in taker.tracks]
 
     def _feeds_for(self, choices: tuple[Choice, ...], call: CallInfo, tracks: tuple[Track, ...]) -> Iterable[Feed]:
         at_once = first_choice(choices).service.traits.tracks
@@ -347,16 +395,16 @@ class Stream:
         self._deadline = now + self._settings.media_silence_s
         if now - self._told_at > TELL_LISTENED_EVERY and self._call is not None:
             self._told_at = now
-            self._tell(Listened(self._until_ms))
+            self._tell(Listened(self._until_ms, max((taker.unsent_ms for taker in self._takers), default=0)))
 
     def _end(self, reason: str) -> None:
         """Lets Twilio and the tracks go at once, then waits for the last words."""
         self._socket.close()
         self._switchboard.release(self)
-        for feed in self._feeds:
-            feed.finish()
+        for taker in self._takers:
+            taker.finish()
         try:
-            gevent.joinall([gevent.spawn(feed.close) for feed in self._feeds])
+            gevent.joinall([gevent.spawn(taker.close) for taker in self._takers])
         finally:
             if self._call is not None:
                 self._tell(self._summary(reason))
@@ -364,7 +412,7 @@ class Stream:
                 log.info("a WebSocket that never started a stream is over: %s", printable(reason))
 
     def _summary(self, reason: str) -> StreamEnded:
-        tallies = [tally for feed in self._feeds for tally in feed.tallies]
+        tallies = [tally for taker in self._takers for tally in taker.tallies]
         timelines = [side.timeline for side in self._sides.values()]
         return StreamEnded(
             reason=printable(reason),
@@ -373,7 +421,7 @@ class Stream:
             missing_messages=self._missing_messages,
             audio_gaps=sum(timeline.gaps for timeline in timelines),
             missing_ms=sum(timeline.missing for timeline in timelines) // SAMPLES_PER_MS
-            + sum(feed.cut_ms for feed in self._feeds),
+            + sum(taker.cut_ms for taker in self._takers),
             words=sum(tally.words for tally in tallies),
             reconnects=sum(max(0, tally.connections - 1) for tally in tallies),
             lost_ms=sum(tally.lost_ms for tally in tallies),

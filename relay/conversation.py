@@ -34,6 +34,7 @@ TROUBLES_AT_MOST: Final = 20  # kinds of trouble with a service's answers that a
 REST_AFTER: Final = 16  # chunks sent without a pause, where the pace allows it; then other greenlets have their turn
 BEHIND: Final = 500 * SAMPLES_PER_MS  # samples not yet sent, from which on pauses are left out (see `_is_in_pause`)
 PAUSE_KEPT: Final = 300 * SAMPLES_PER_MS  # samples of quiet left on either side of speech
+ASLEEP_AFTER: Final = 0.5  # seconds a check may be late before we take it that this process did not run
 LAST_LOOK: Final = 0.1  # seconds the reader gets when a deadline has passed: the process may have been asleep
 DELAYS_KEPT: Final = 10_000  # newest ones, for the median at the end of a call: three hours of interims
 
@@ -88,10 +89,14 @@ class Conversation:
         self._due = now  # when the next chunk may go, at the fastest pace the service takes
         self._sent_at = now
         self._asked_at: float | None = None  # when audio was sent that nothing has answered yet
+        # Much that may be speech was answered by nothing. It may be music: a service that answers our goodbye has heard
+        # it all, and there was nothing to say of it.
+        self.seems_deaf = False
         self._unanswered_s = 0.0  # of what may be speech, sent to a service that does not answer silence
         self._stalled_at: float | None = None  # when it was first seen that no answer has come in time
         self._quiet = 0  # samples without speech at the end of what was sent
         self._pinged_at: float | None = None
+        self._awake_until = now  # when the next check is due at the latest
         self._troubles: set[ServiceEvent] = set()  # of which each kind is told once
 
     # --- Audio out ------------------------------------------------------------------------------------------
@@ -129,12 +134,6 @@ class Conversation:
             self._wake.wait(self._check(monotonic()))
             self._wake.clear()
 
-    @property
-    def seems_deaf(self) -> bool:
-        """Whether much that may be speech was answered by nothing. It may be music: a service that answers our goodbye
-        has heard it all, and there was nothing to say of it."""
-        return self._unanswered_s > self._deaf_after_s
-
     def say_goodbye(self) -> None:
         """Says that no more audio will come, if that was not said: a session that is just left may still be billed."""
         if not self._closing:
@@ -144,7 +143,8 @@ class Conversation:
     def _step(self, now: float) -> float | None:
         """Does what is due; for how many seconds nothing else will be, or None when all has been sent."""
         until_check = self._check(now)
-        if self.seems_deaf:
+        if self._unanswered_s > self._deaf_after_s:
+            self.seems_deaf = True
             return None
         if now < self._due:
             return min(self._due - now, until_check)
@@ -218,6 +218,18 @@ class Conversation:
         """Raises ServiceError when the connection is lost, or must be taken for lost; else seconds to the next look."""
         if self._ended is not None and not self._finished:
             raise self._ended
+        self._forgive_sleep(now)
+        wait_s = self._until_next_check(now)
+        self._awake_until = now + wait_s
+        return wait_s
+
+    def _forgive_sleep(self, now: float) -> None:
+        """While this process did not run (a suspended machine, a stop signal) nobody could be heard."""
+        if (asleep := now - self._awake_until) > ASLEEP_AFTER:
+            self._asked_at = None if self._asked_at is None else self._asked_at + asleep
+            self._pinged_at = None if self._pinged_at is None else self._pinged_at + asleep
+
+    def _until_next_check(self, now: float) -> float:
         if (stalled := self._stalled(now)) is not None:
             self._stalled_at = self._stalled_at or now
             if now - self._stalled_at < LAST_LOOK:
@@ -270,8 +282,7 @@ class Conversation:
                 self._finished = self._closing
                 self._wake.set()
             case Transcript():
-                self._count(event)
-                self._on_event(self._in_call_time(event))
+                self._on_event(self._in_call_time(event, self._count(event)))
             case Translation() | Remark():
                 self._on_event(replace(event, start_ms=self._start(event.start_ms), end_ms=self._end(event.end_ms)))
             case SpeechStarted(track, at_ms):
@@ -285,19 +296,22 @@ class Conversation:
                     self._troubles.add(event)
                 self._on_event(event)
 
-    def _count(self, transcript: Transcript) -> None:
+    def _count(self, transcript: Transcript) -> int:
+        """By how much audio the transcript is behind what was sent."""
         delay = max(0, self._clock.sent // SAMPLES_PER_MS - transcript.end_ms)
         if transcript.is_final:
             self._tally.words += len(transcript.words) or len(transcript.text.split())
             self._tally.final_delays.append(delay)
         else:
             self._tally.interim_delays.append(delay)
+        return delay
 
-    def _in_call_time(self, transcript: Transcript) -> Transcript:
+    def _in_call_time(self, transcript: Transcript, behind_ms: int) -> Transcript:
         if self._clock.is_the_calls:
-            return transcript
+            return replace(transcript, behind_ms=behind_ms)
         return replace(
             transcript,
+            behind_ms=behind_ms,
             start_ms=self._start(transcript.start_ms),
             end_ms=self._end(transcript.end_ms),
             words=tuple(map(self._word_in_call_time, transcript.words)),

@@ -2,6 +2,9 @@
 
     RelayError
     ├── SettingsError       ours: a setting is missing or wrong, and the sentence names it
+    ├── StoreError          (relay.store) the database is not to be had just now
+    ├── Unreached           (relay.outward) a webhook's receiver gave no answer
+    ├── RecordingError      (relay.recording) a recording cannot be read
     └── ServiceError        a speech service's connection is not to be had, or was lost
         ├── Refused         ours, and final: the request is at fault
         │   └── Denied      final for every call: the key or the account is at fault

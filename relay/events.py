@@ -132,7 +132,8 @@ class Word:
 class Transcript:
     """What was said on one track from `start_ms` to `end_ms`; an interim may still change, a final will not.
 
-    `ends_utterance` says the speaker has paused. An empty text is a pause that was listened to.
+    `ends_utterance` says the speaker has paused. An empty text is a pause that was listened to. `behind_ms` is by how
+    much audio had been sent beyond it when it came.
     """
 
     track: Track
@@ -144,6 +145,7 @@ class Transcript:
     confidence: float = 0.0
     language: str | None = None
     ends_utterance: bool = False
+    behind_ms: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,9 +362,10 @@ class StreamBegun:
 
 @dataclass(frozen=True, slots=True)
 class Listened:
-    """The stream's audio has come up to here; told now and again while it does."""
+    """The stream's audio has come up to here, and so much of it waits to be sent on; told now and again."""
 
     until_ms: int
+    unsent_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,11 @@ class Feed:
         """How much audio has still to come until there is one more chunk to send."""
         return min(client.missing_ms for client in self._listening)
 
+    @property
+    def unsent_ms(self) -> int:
+        """How much audio waits to be sent on."""
+        return max(client.unsent_ms for client in self._listening)
+
     def ear(self, track: Track) -> Callable[[Piece], None]:
         """What takes the audio of one of its tracks."""
         if self._interleaver is None:

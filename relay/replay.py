@@ -275,7 +275,7 @@ class ReplayBuffer:
             ahead = min(len(first), PAUSE_STEP + PAUSE_KEPT)
             if ahead < PAUSE_STEP + PAUSE_KEPT and more_may_come:
                 return
-            until = first.start + (PAUSE_STEP if ahead < len(first) else ahead)
+            until = first.start + (PAUSE_STEP if ahead < len(first) or more_may_come else ahead)
             if not all(is_quiet(first.side(side, first.start, first.start + ahead)) for side in range(self._tracks)):
                 return
             self._heard = [max(heard, until) for heard in self._heard]

@@ -146,6 +146,14 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return read_choice
 
 
+def _database(value: str) -> str | None:
+    if value == "none":
+        return None
+    if not value.startswith(("sqlite:///", "postgresql://", "postgres://")) or not value.isprintable():
+        raise ValueError("sqlite:///FILE, postgresql://USER:PASSWORD@HOST/NAME or none")
+    return value
+
+
 # --- The relay's own settings -------------------------------------------------------------------------------
 
 
@@ -208,6 +216,20 @@ class Settings:
         whole(2, 3600),
         "A stream on which Twilio sends nothing for so long is over: behind a tunnel its end may never be told.",
     )
+    database_url: str | None = setting(
+        "DATABASE_URL",
+        "sqlite:///data/calls.db",
+        _database,
+        "Where calls are kept: a file of SQLite's, or postgresql://USER:PASSWORD@HOST/NAME. none: they are not.",
+        secret=True,
+    )
+    keep_days: int | None = setting(
+        "KEEP_DAYS", None, whole(1, 36_500), "After so many days a call is deleted, with all that belongs to it."
+    )
+    record: str = setting(
+        "RECORD", "off", one_of("off", "wav"), "Record calls, both sides, as WAV files: off or wav. Ask before you do."
+    )
+    recordings_folder: str = setting("RECORDINGS_FOLDER", "data/recordings", text, "Where recordings are kept.")
     results_folder: str = setting(
         "RESULTS_FOLDER",
         "data/results",

@@ -152,6 +152,11 @@ class SpeechClient:
         """How much audio has still to come until there is one more chunk of it."""
         return (self._chunk - self.buffer.waiting % self._chunk) / SAMPLES_PER_MS
 
+    @property
+    def unsent_ms(self) -> int:
+        """How much audio waits to be sent."""
+        return self.buffer.waiting // SAMPLES_PER_MS
+
     def finish(self) -> None:
         """No more audio will come."""
         self.buffer.finished = True

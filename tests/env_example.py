@@ -8,6 +8,7 @@ from typing import Final
 from assemblyai_client import AssemblyAISettings
 from deepgram_client import DeepgramSettings
 from gladia_client import GladiaSettings
+from relay.endpoints import WebhookSettings
 from relay.settings import Settings, Variable, variables
 from services import SpeechSettings
 from tests.program import ROOT
@@ -24,6 +25,7 @@ SECTIONS: Final = {
     "AssemblyAI": AssemblyAISettings,
     "Which service listens": SpeechSettings,
     "The relay": Settings,
+    "Webhooks": WebhookSettings,
 }
 _TO_FILL_IN: Final = "DEEPGRAM_API_KEY"
 

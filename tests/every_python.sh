@@ -25,7 +25,7 @@ test_on() {  # VERSION PYTHON
         fi
         touch "$venv/installed"
     fi
-    "$venv/bin/python" -m pytest -p no:cacheprovider
+    "$venv/bin/python" -m pytest -p no:cacheprovider -m "not once"
 }
 
 logs=$(mktemp -d)

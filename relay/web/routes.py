@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from flask import Flask, Response, request
+from flask import Blueprint, Flask, Response, request
 
 from relay.call import Switchboard
 from relay.mediasocket import MediaSocket
 from relay.twilio import twiml
+from relay.web.access import only_this_machine
 
 MEDIA_PATH = "/media"
 
 
-def create_app(switchboard: Switchboard) -> Flask:
-    """The WSGI application: runs under gevent's WSGIServer with any handler of gevent-websocket's."""
+def create_app(switchboard: Switchboard, *parts: Blueprint) -> Flask:
+    """The WSGI application: runs under gevent's WSGIServer with any handler of gevent-websocket's.
+
+    `parts` answer at paths of their own, and to this machine only.
+    """
     app = Flask(__name__, static_folder=None)
+    for part in parts:
+        part.before_request(only_this_machine)
+        app.register_blueprint(part)
 
     @app.get("/")
     def index() -> Response:

@@ -1,0 +1,1 @@
+"""Calls and what was said on them, kept in a database."""

@@ -1,0 +1,101 @@
+"""What is looked for in what was said: words, phrases and beginnings of words; and where a text has them. Pure."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from relay.store.records import Part
+from relay.store.telling import storable
+
+# What stands between words: blanks, ASCII's signs, and the signs and quotation marks of the world's scripts. It is a
+# regular expression's class in Python and in PostgreSQL; the migration that made the index there has a copy.
+SEPARATORS: Final = r"\s!-/:-@\[-`{-~\u00a0-\u00bf\u2000-\u206f\u3000-\u303f"
+ACCENTS: Final = r"\u0300-\u036f"
+SNIPPET: Final = 200  # characters of a text that are shown around what was found
+BEFORE: Final = 60  # characters of these, at most, before the first match
+
+LONGEST_QUERY: Final = 500  # characters; each word costs time
+SHORTEST_BEGINNING: Final = 2  # letters; with one, half of all words begin
+
+_WORD: Final = re.compile(f"[^{SEPARATORS}]+")
+_ACCENTS: Final = re.compile(f"[{ACCENTS}]+")
+_TERM: Final = re.compile(r'"([^"]*)(?:"(\*)?|$)|([^\s"]+)')
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """Words that follow one another; the last may be the beginning of one."""
+
+    words: tuple[str, ...]
+    is_prefix: bool = False
+
+
+def terms(query: str) -> tuple[Term, ...]:
+    """What all must be found, of what someone typed. Total: any text is read, and none of its signs means more than a
+    quotation mark around words or a star behind them."""
+    found = []
+    for phrase, star, word in _TERM.findall(storable(query, LONGEST_QUERY)):
+        if words := tuple(_WORD.findall(phrase or word)):
+            is_prefix = bool(star) or word.endswith("*")
+            found.append(Term(words, is_prefix and len(words[-1]) >= SHORTEST_BEGINNING))
+    return tuple(found)
+
+
+def without_accents(word: str) -> str:
+    """The word in its plainest letters, as PostgreSQL's index has it."""
+    return _ACCENTS.sub("", unicodedata.normalize("NFD", word))
+
+
+def snippet(text: str, wanted: Sequence[Term]) -> tuple[Part, ...]:
+    """The part of the text that shows the first of what was looked for, in pieces."""
+    matches = list(_matches(text, wanted))
+    start, end = _window(text, matches[0][0] if matches else 0)
+    parts, at = [], start
+    if start:
+        parts.append(Part("…"))
+    for match_start, match_end in matches:
+        if match_start >= at and match_end <= end:
+            parts += [Part(text[at:match_start]), Part(text[match_start:match_end], True)]
+            at = match_end
+    parts += [Part(text[at:end]), Part("…" if end < len(text) else "")]
+    return tuple(part for part in parts if part.text)
+
+
+def _matches(text: str, wanted: Sequence[Term]) -> Iterator[tuple[int, int]]:
+    """From where to where the text has what was looked for, in order."""
+    words = [(match.start(), match.end(), _plain(match.group())) for match in _WORD.finditer(text)]
+    plain = [(tuple(map(_plain, term.words)), term.is_prefix) for term in wanted]
+    for index, (start, _, _) in enumerate(words):
+        for term, is_prefix in plain:
+            here = words[index : index + len(term)]
+            if _is(term, [word for _, _, word in here], is_prefix):
+                yield start, here[-1][1]
+                break
+
+
+def _is(term: tuple[str, ...], words: list[str], is_prefix: bool) -> bool:
+    if len(words) < len(term) or (*words[:-1],) != term[:-1]:
+        return False
+    return words[-1].startswith(term[-1]) if is_prefix else words[-1] == term[-1]
+
+
+def _plain(word: str) -> str:
+    return without_accents(word).casefold()
+
+
+def _window(text: str, match: int) -> tuple[int, int]:
+    """What of the text is shown, cut between words where there is a blank to cut at."""
+    if len(text) <= SNIPPET:
+        return 0, len(text)
+    start = max(0, min(match - BEFORE, len(text) - SNIPPET))
+    if start:
+        start = text.find(" ", start, match) + 1 or start
+    end = start + SNIPPET
+    if end < len(text):
+        blank = text.rfind(" ", match, end)
+        end = blank if blank > match else end
+    return start, min(end, len(text))

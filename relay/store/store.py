@@ -1,0 +1,335 @@
+"""The store: hears what happens on calls and writes it down; finds it again.
+
+All work with the database is done by real threads: one writes, a few read. The event loop never waits for a disk.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+import gevent
+
+from relay.events import Transcript
+from relay.hub import Happened
+from relay.protocol import CallInfo
+from relay.store import lifetime, outbox, reading, writing
+from relay.store.batch import Written, now_ms
+from relay.store.database import Database, Standing, StoreError, address
+from relay.store.owner import this_process
+from relay.store.query import terms
+from relay.store.records import PAGE, PAGE_MOST, Attempt, Call, Delivery, Event, Gap, Hit, Page, Segment
+from relay.store.searching import Within
+from relay.store.telling import LONGEST_SID, Heard, storable
+from relay.store.threads import Threads
+from relay.store.writer import Writer
+from relay.store.writing import StillLive
+
+__all__ = ["StillLive", "Store", "StoreError"]
+
+log = logging.getLogger(__name__)
+
+READERS: Final = 4  # threads
+FOLLOW_EVERY: Final = 0.5  # seconds between two looks for what other processes have stored
+TIDY_EVERY: Final = 30.0  # seconds between two looks for what killed processes have left
+FORGET_EVERY: Final = 3600.0  # seconds between two looks for calls that are too old
+FORGET_AT_ONCE: Final = 20  # calls in one transaction: what is said meanwhile waits for it
+LET_GO_WITHIN: Final = 2.0  # seconds that a thread may take to close its connection
+A_DAY_MS: Final = 24 * 3600 * 1000
+
+EventListener = Callable[[Sequence[Event]], None]
+
+
+class Store:
+    """Calls and what was said on them. `hear` is a listener of the hub."""
+
+    def __init__(
+        self, url: str, *, keep_days: int | None = None, endpoints: Mapping[str, frozenset[str]] | None = None
+    ) -> None:
+        """`url`: sqlite:///data/calls.db or postgresql://... Raises SettingsError for anything else.
+
+        `endpoints`: the webhooks by name, and the kinds of events that each wants.
+        """
+        self._database = Database(address(url))
+        self._keep_days = keep_days
+        self._owner = this_process()
+        self._readers = Threads(self._database.reader, READERS)
+        self._writers = Threads(self._database.writer, 1)
+        self._writer = Writer(
+            self._writers,
+            self._owner,
+            dict(endpoints or {}),
+            told=lambda: self._told if self._listeners else None,
+            on_written=self._on_written,
+            on_unsaved=self._tell,
+        )
+        self._listeners: list[EventListener] = []
+        self._told = 0  # the newest event that the listeners know
+        self._background = [gevent.Greenlet(self._follow), gevent.Greenlet(self._tidy)]
+
+    # --- Its life -------------------------------------------------------------------------------------------
+
+    def open(self, say: Callable[[str], None] = lambda line: None) -> None:
+        """Makes the tables or brings them up to date, and begins to write. What killed processes left live is closed
+        first, what is too old deleted soon after. Raises SettingsError when the database is not to be had.
+        """
+        standing = self._readers.do(self._database.standing)
+        if standing is Standing.OLD:
+            say("The database is brought up to date. With many calls in it this takes a while.")
+        if standing is not Standing.CURRENT:
+            self._writers.do(self._database.migrate)
+        self._writer.start()
+        with suppress(StoreError):  # said already, and tried again
+            self._told = self.newest_event_id()
+            self._close_dead()
+        for greenlet in self._background:
+            greenlet.link_exception(_report)
+            greenlet.start()
+
+    def close(self, within: float) -> None:
+        """Writes what waits, for so many seconds, and lets go of the database."""
+        gevent.killall(self._background)
+        self._writer.close(within)
+        self._writers.close(LET_GO_WITHIN)
+        self._readers.close(LET_GO_WITHIN)
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the database, in one sentence; empty when nothing is."""
+        return self._writer.trouble
+
+    @property
+    def waiting(self) -> int:
+        """How many things heard are not yet written."""
+        return self._writer.waiting
+
+    @property
+    def dropped(self) -> int:
+        """How many things heard were dropped since the start, while the database was away for too long."""
+        return self._writer.backlog.dropped
+
+    # --- What happens ---------------------------------------------------------------------------------------
+
+    def hear(self, happened: Happened) -> None:
+        """Takes what is worth keeping. Never waits. A listener of the hub."""
+        if happened.call is not None and writing.is_kept(happened.event):
+            self._writer.put(Heard(now_ms(), _storable(happened.call), happened.event, happened.service))
+
+    def subscribe(self, listener: EventListener) -> Callable[[], None]:
+        """Tells the listener of all events from now on, whichever process stored them, in the order of their ids, each
+        after it was committed. It must not wait. Returns what ends it.
+
+        While the database is in trouble it is told of finals that are not stored yet (`is_stored` is False).
+        """
+        self._listeners.append(listener)
+        return partial(self._listeners.remove, listener)
+
+    # --- What was kept; all of these wait for the database. They raise StoreError while there is trouble, and
+    # ValueError for a cursor that is none, or for texts and numbers that no database takes (a NUL, 2**70) -----
+
+    def calls(
+        self,
+        *,
+        state: str | None = None,
+        number: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        service: str | None = None,
+        text: str | None = None,
+        cursor: str | None = None,
+        limit: int = PAGE,
+    ) -> Page[Call]:
+        """Calls, newest first. All filters must hold: `number` is part of the caller's or the called number, `since` <=
+        started_at < `until`, `service` listened, the words of `text` were said in one segment (as `search` reads them).
+        """
+        wanted = None if text is None else terms(text)
+        filters = reading.Filters(state, number, since, until, service, wanted)
+        after, most = reading.read_cursor(cursor), reading.as_limit(limit)
+        return self._readers.run(lambda connection: reading.page_of_calls(connection, filters, after, most))
+
+    def call(self, sid: str) -> Call | None:
+        """One call."""
+        return self._readers.run(lambda connection: reading.call(connection, sid))
+
+    def segments(self, sid: str) -> list[Segment]:
+        """All that was said on a call, in order of time."""
+        return self._readers.run(lambda connection: reading.segments_of(connection, sid))
+
+    def gaps(self, sid: str) -> list[Gap]:
+        """What is missing of a call, in order of time; filled gaps too."""
+        return self._readers.run(lambda connection: reading.gaps_of(connection, sid))
+
+    def search(
+        self,
+        words: str,
+        *,
+        call_sid: str | None = None,
+        track: str | None = None,
+        speaker: int | None = None,
+        cursor: str | None = None,
+        limit: int = PAGE,
+    ) -> Page[Hit]:
+        """Segments in which all the words were said, newest first; accents and case do not count.
+
+        "Words in quotes" follow one another, and two letters or more with a * behind are the beginning of a word. All
+        else in its first 500 characters is read as if it were a space. Without a word nothing is found.
+        """
+        before, wanted, most = _before(cursor), terms(words), reading.as_limit(limit)
+        within = Within(track=track, speaker=speaker, before=before)
+        return self._readers.run(lambda connection: reading.search(connection, wanted, call_sid, within, most))
+
+    def events_after(self, event_id: int, *, call_sid: str | None = None, limit: int = PAGE) -> list[Event]:
+        """The events that follow this id, of all calls or one, in order."""
+        most = reading.as_limit(limit)
+        return self._readers.run(lambda connection: reading.events_after(connection, event_id, call_sid, most))
+
+    def newest_event_id(self) -> int:
+        """The id after which nothing has happened yet; 0 when nothing ever has."""
+        return self._readers.run(reading.newest_event_id)
+
+    # --- What is changed; all of these wait for the commit and raise StoreError at once while there is trouble --
+
+    def delete(self, sid: str) -> bool:
+        """Deletes a call and all that belongs to it, its recording too. False if there is none.
+
+        Raises StillLive while it runs.
+        """
+        recordings = self._writer.ask(lambda ledger: writing.delete_call(ledger, sid))
+        self._remove(recordings or [])
+        return recordings is not None
+
+    def note_recording(self, sid: str, path: str) -> bool:
+        """Notes where a call's recording lies. False if there is no such call."""
+        return self._writer.ask(lambda ledger: writing.note_recording(ledger, sid, path))
+
+    def fill_gap(self, gap_id: int, finals: Iterable[Transcript], service: str) -> bool:
+        """Puts what was said in a gap into its place and marks the gap as filled, at once or not at all. Times are the
+        call's. False if there is no such gap or it is filled already: nothing is stored twice."""
+        said = list(finals)
+        return self._writer.ask(lambda ledger: writing.fill_gap(ledger, gap_id, said, service))
+
+    # --- Webhooks -------------------------------------------------------------------------------------------
+
+    def due_deliveries(self, endpoint: str, now: int, limit: int = PAGE) -> list[Delivery]:
+        """Deliveries whose time has come, oldest first. They are the caller's for LEASE_MS: until then, or until an
+        attempt is noted, no other process is given them."""
+        if not self._readers.run(lambda connection: outbox.is_due(connection, endpoint, now)):
+            return []
+        most = reading.as_limit(limit)
+        return self._writer.ask(lambda ledger: outbox.lease(ledger, endpoint, now, most))
+
+    def next_delivery_at(self, endpoint: str) -> int | None:
+        """When the next delivery to this endpoint is due; None if none is pending."""
+        return self._readers.run(lambda connection: outbox.next_delivery_at(connection, endpoint))
+
+    def note_deliveries(self, attempts: Sequence[Attempt]) -> None:
+        """Notes how attempts went, in one commit."""
+        self._writer.ask(lambda ledger: outbox.note(ledger, attempts))
+
+    def replay_delivery(self, delivery_id: int) -> bool:
+        """Has it delivered once more, from the first attempt on, with the same message id. False if there is none."""
+        return self._writer.ask(lambda ledger: outbox.replay(ledger, delivery_id))
+
+    def deliveries(
+        self, *, endpoint: str | None = None, state: str | None = None, cursor: str | None = None, limit: int = PAGE
+    ) -> Page[Delivery]:
+        """Deliveries, newest first."""
+        before, most = _before(cursor), reading.as_limit(limit)
+        return self._readers.run(
+            lambda connection: outbox.page_of_deliveries(connection, endpoint, state, before, most)
+        )
+
+    # --- What was stored is told ----------------------------------------------------------------------------
+
+    def _on_written(self, written: Written) -> None:
+        if written.events is not None:
+            self._tell_news(written.events)
+        elif not self._listeners:  # one that came meanwhile is told by `_follow`
+            self._told = max(self._told, written.newest_id)
+
+    def _tell_news(self, events: Sequence[Event]) -> None:
+        news = [event for event in events if event.id > self._told]
+        if news:
+            self._told = news[-1].id
+            self._tell(news)
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        for listener in list(self._listeners):
+            try:
+                listener(events)
+            except Exception:
+                log.exception("a listener failed on stored events")
+
+    def _follow(self) -> None:
+        """Tells what other processes store. Ids rise as they are committed, so nothing comes to light before the
+        newest that is known."""
+        while True:
+            gevent.sleep(FOLLOW_EVERY)
+            with suppress(StoreError):
+                if not self._listeners:
+                    newest = self.newest_event_id()
+                    if not self._listeners:
+                        self._told = max(self._told, newest)
+                while self._listeners and (news := self.events_after(self._told, limit=PAGE_MOST)):
+                    self._tell_news(news)
+
+    # --- What is old or dead --------------------------------------------------------------------------------
+
+    def _tidy(self) -> None:
+        forget_at = 0.0
+        while True:
+            with suppress(StoreError):
+                self._close_dead()
+                if monotonic() >= forget_at:
+                    self._forget_old()
+                    forget_at = monotonic() + FORGET_EVERY
+            gevent.sleep(TIDY_EVERY)
+
+    def _close_dead(self) -> None:
+        dead = self._readers.run(lambda connection: lifetime.dead_streams(connection, self._owner, now_ms()))
+        if dead:
+            self._writer.ask(lifetime.close_dead)
+
+    def _forget_old(self) -> None:
+        if self._keep_days is None:
+            return
+        before = now_ms() - self._keep_days * A_DAY_MS
+        forgotten = 1
+        while forgotten:
+            forgotten, recordings = self._writer.ask(
+                lambda ledger: writing.delete_ended_before(ledger, before, FORGET_AT_ONCE)
+            )
+            self._remove(recordings)
+
+    def _remove(self, recordings: Sequence[str]) -> None:
+        """Deletes sound files, when what was known of them is gone."""
+        if recordings:
+            self._readers.do(partial(_unlink, recordings))
+
+
+def _unlink(paths: Iterable[str]) -> None:
+    for path in paths:
+        try:
+            Path(path).unlink(missing_ok=True)
+        except OSError as trouble:
+            log.warning("the recording of a deleted call could not be deleted: %s", trouble.strerror)
+
+
+def _before(cursor: str | None) -> int | None:
+    place = reading.read_cursor(cursor)
+    return None if place is None else place[0]
+
+
+def _storable(call: CallInfo) -> CallInfo:
+    """Twilio's names for it as the database takes them, whoever made them up."""
+    sids = storable(call.call_sid, LONGEST_SID), storable(call.stream_sid, LONGEST_SID)
+    return call if sids == (call.call_sid, call.stream_sid) else CallInfo(*sids, call.tracks)
+
+
+def _report(failed: gevent.Greenlet[[], None]) -> None:
+    log.critical("a greenlet of the store failed: %r", failed.exception)

@@ -1,0 +1,218 @@
+"""The live feed: what happens on the calls, as Server-Sent Events to whoever watches.
+
+What is stored comes from the store, after its commit, with its id; who comes back with the last id that it saw misses
+nothing and gets nothing twice. Interims come from the hub and are nowhere kept.
+(https://html.spec.whatwg.org/multipage/server-sent-events.html)
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import gevent
+import orjson
+from gevent.event import Event as Bell
+
+from relay.events import Transcript
+from relay.hub import Happened
+from relay.store.records import Event, as_time
+from relay.store.store import Store, StoreError
+from relay.web.openapi import INTERIM, UNSAVED
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_S: Final = 15.0  # seconds of silence after which a comment is sent: proxies close what is silent for long
+HEARTBEAT: Final = b": still here\n\n"
+COME_BACK_MS: Final = (1000, 3000)  # a viewer that was cut off waits so long, by chance: not all come back at once
+VIEWERS_MOST: Final = 5000
+WAITING_MOST: Final = 1 << 20  # bytes that wait for a viewer; one that lets more come together is let go
+FRESH_MOST: Final = 1 << 16  # bytes; for one that lags behind by more, an interim is no news any more
+MISSED_AT_ONCE: Final = 100  # events read from the store for a viewer that came back
+TRY_AGAIN_S: Final = 1.0  # seconds to the next try, while the database is away
+SHOW_EVERY: Final = 0.05  # seconds between two rounds: a write for each event costs more than all else of it
+AT_ONCE: Final = 25  # viewers that are shown something before the calls have their turn: half a millisecond's work
+A_TURN: Final = 0.001  # seconds
+
+
+class Frame(NamedTuple):
+    """One event as it goes out. Its id is 0 when it is not stored."""
+
+    call_sid: str
+    id: int
+    data: bytes
+    is_interim: bool = False
+
+
+def stored(event: Event) -> Frame:
+    """An event of the store's; or one that it could not store yet, and which will come again."""
+    data = event.data | {"created_at": as_time(event.created_at)}
+    if not event.is_stored:
+        return Frame(event.call_sid, 0, _written(UNSAVED, data))
+    written = _written(event.kind, data | {"sequence": event.sequence})
+    return Frame(event.call_sid, event.id, b"id: %d\n" % event.id + written)
+
+
+def interim(call_sid: str, stream_sid: str, service: str, said: Transcript) -> Frame:
+    """What someone seems to be saying. It has no times: only the store knows where a stream begins in its call."""
+    data = {"call_sid": call_sid, "stream_sid": stream_sid, "track": said.track, "service": service, "text": said.text}
+    return Frame(call_sid, 0, _written(INTERIM, data), is_interim=True)
+
+
+def _written(kind: str, data: dict[str, Any]) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (kind.encode(), orjson.dumps(data))  # which breaks no line
+
+
+class Viewer:
+    """One that watches. What is shown to it waits until it has taken what came before."""
+
+    def __init__(self, store: Store, call_sid: str | None, last_id: int | None) -> None:
+        self.call_sid = call_sid
+        self.waiting = 0  # bytes
+        self._store = store
+        self._last_id = last_id or 0
+        self._missed_some = last_id is not None
+        self._frames: list[Frame] = []
+        self._news = Bell()
+        self._leaves = False
+        self._greenlet = gevent.getcurrent()
+
+    def show(self, frames: Sequence[Frame]) -> None:
+        """Queues what happened. Never waits."""
+        for frame in frames:
+            if not frame.is_interim or self.waiting < FRESH_MOST:
+                self._frames.append(frame)
+                self.waiting += len(frame.data)
+        self._news.set()
+
+    def let_go(self) -> None:
+        """Ends it at once, wherever it is held up."""
+        gevent.kill(self._greenlet)
+
+    def leave(self) -> None:
+        """It gets what waits, and then the end."""
+        self._leaves = True
+        self._news.set()
+
+    def read(self, heartbeat_s: float) -> Iterator[bytes]:
+        """What goes out. Runs in the viewer's own greenlet."""
+        yield b"retry: %d\n\n" % random.randint(*COME_BACK_MS)  # noqa: S311  # it spreads load and hides nothing
+        while self._missed_some or self._frames or not self._leaves:
+            if self._missed_some:
+                yield self._missed()
+            elif self._news.wait(heartbeat_s):
+                yield self._take()
+            else:
+                yield HEARTBEAT
+
+    def _missed(self) -> bytes:
+        """The next of what it has missed, from the store. What is stored while we look comes by the queue as well."""
+        try:
+            events = self._store.events_after(self._last_id, call_sid=self.call_sid, limit=MISSED_AT_ONCE)
+            if not events:  # the id may be of another database, whose place this one has taken
+                self._last_id = min(self._last_id, self._store.newest_event_id())
+        except StoreError:
+            gevent.sleep(TRY_AGAIN_S)
+            self._missed_some = not self._leaves
+            return self._take() or HEARTBEAT
+        self._missed_some = len(events) == MISSED_AT_ONCE
+        missed = [stored(event) for event in events]
+        self._last_id = missed[-1].id if missed else self._last_id
+        return b"".join(frame.data for frame in missed) + self._take()
+
+    def _take(self) -> bytes:
+        """What waits. Of what is stored, nothing while the store has still to be asked, and nothing twice."""
+        frames, self._frames, self.waiting = self._frames, [], 0
+        self._news.clear()
+        fresh = [frame for frame in frames if not frame.id or (frame.id > self._last_id and not self._missed_some)]
+        self._last_id = max((frame.id for frame in fresh), default=0) or self._last_id
+        return b"".join(frame.data for frame in fresh)
+
+
+class Live:
+    """All who watch. `hear` is a listener of the hub."""
+
+    def __init__(self, store: Store, *, heartbeat_s: float = HEARTBEAT_S) -> None:
+        self._store = store
+        self._heartbeat_s = heartbeat_s
+        self._viewers: set[Viewer] = set()
+        self._frames: list[Frame] = []
+        self._news = Bell()
+        self._is_open = True
+        self._unsubscribe = store.subscribe(self._told)
+        self._greenlet = gevent.spawn(self._show_all)
+        self._greenlet.link_exception(lambda failed: log.critical("the live feed failed: %r", failed.exception))
+
+    @property
+    def viewers(self) -> int:
+        """How many watch."""
+        return len(self._viewers)
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes wait for viewers that have not taken them."""
+        return sum(viewer.waiting for viewer in self._viewers)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more may watch."""
+        return self.viewers < VIEWERS_MOST
+
+    def hear(self, happened: Happened) -> None:
+        """Takes interims. Never waits."""
+        call, said = happened.call, happened.event
+        if self._viewers and call is not None and isinstance(said, Transcript) and said.text and not said.is_final:
+            self._add([interim(call.call_sid, call.stream_sid, happened.service, said)])
+
+    def watch(self, call_sid: str | None = None, last_id: int | None = None) -> Iterator[bytes]:
+        """What a viewer is sent, of all calls or of one: what it has missed since the last id, and all that follows."""
+        viewer = Viewer(self._store, call_sid, last_id)
+        if not self._is_open:
+            viewer.leave()
+        self._viewers.add(viewer)
+        try:
+            yield from viewer.read(self._heartbeat_s)
+        finally:
+            self._viewers.discard(viewer)
+
+    def close(self) -> None:
+        """Lets all viewers go; they come back by the last id that they saw. Who comes now gets what was missed."""
+        if self._is_open:
+            self._is_open = False
+            self._unsubscribe()
+            self._greenlet.kill()
+            for viewer in self._viewers:
+                viewer.leave()
+
+    def _told(self, events: Sequence[Event]) -> None:
+        if self._viewers:
+            self._add([stored(event) for event in events])
+
+    def _add(self, frames: list[Frame]) -> None:
+        self._frames += frames
+        self._news.set()
+
+    def _show_all(self) -> None:
+        while True:
+            self._news.wait()
+            self._news.clear()
+            frames, self._frames = self._frames, []
+            of_call = defaultdict(list)
+            for frame in frames:
+                of_call[frame.call_sid].append(frame)
+            for number, viewer in enumerate(tuple(self._viewers), 1):
+                self._show(viewer, frames if viewer.call_sid is None else of_call.get(viewer.call_sid, []))
+                if number % AT_ONCE == 0:
+                    gevent.sleep(A_TURN)
+            gevent.sleep(SHOW_EVERY)
+
+    def _show(self, viewer: Viewer, frames: list[Frame]) -> None:
+        if viewer.waiting > WAITING_MOST:
+            log.info("a viewer of the live feed did not read and was let go")
+            self._viewers.discard(viewer)
+            viewer.let_go()
+        elif frames:
+            viewer.show(frames)

@@ -1,0 +1,139 @@
+"""The server is killed with signal 9 while calls run; what anybody was told is kept, once, and what was owed is sent.
+
+`make test` kills a few times; `KILLS=50 python -m pytest tests/test_killed.py` as often as you like.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from socket import create_server
+
+import gevent
+import pytest
+
+from relay.store.records import Event, State
+from relay.store.store import Store
+from standins.deepgram import ListenServer
+from standins.twilio import CallFailed, SimulatedCall
+from tests.numbered import number_ears, numbered
+from tests.program import program
+from tests.receiving import Received, Receiver
+from tests.watching import Watcher
+
+KILLS = int(os.environ.get("KILLS", "4"))
+SECRET = "whsec_" + "c2VjcmV0IG9mIHRoZSB0ZXN0cywgbG9uZyBlbm91Z2g="
+LEASE_S = 60.0  # for which a delivery belongs to whoever was about to send it, dead or alive
+
+
+def a_free_port() -> int:
+    with create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def keep_calling(url: str) -> None:
+    """Calls in real time, one after the other, until the line is cut."""
+    while True:
+        call = SimulatedCall(url)
+        with suppress(OSError, CallFailed):
+            call.open()
+            call.start()
+            for ms in range(0, 1_500, 20):
+                for track in call.tracks:
+                    call.say(track, numbered(track, ms, 20), at_ms=ms)
+                gevent.sleep(0.02)
+            call.stop()
+            call.close()
+        gevent.sleep(0.05)
+
+
+@pytest.mark.once
+@pytest.mark.timeout(300 + 20 * KILLS)
+def test_what_was_told_is_kept_once_and_what_is_owed_is_sent(tmp_path: Path) -> None:
+    chance, port = random.Random(9), a_free_port()
+    url = f"http://127.0.0.1:{port}"
+    watched: dict[int, str] = {}  # the finals that a viewer was told, by id
+    received: list[Received] = []
+    with Receiver() as receiver, ListenServer(ear=number_ears(final_ms=200)) as speech:
+        settings = {
+            "PORT": str(port),
+            "DEEPGRAM_API_KEY": "key",
+            "DEEPGRAM_URL": speech.url,
+            "WEBHOOK_URLS": receiver.url(),
+            "WEBHOOK_SECRETS": SECRET,
+            "WEBHOOK_ALLOW_PRIVATE": "true",
+        }
+        callers = [gevent.spawn(keep_calling, f"ws://127.0.0.1:{port}/media") for _ in range(3)]
+        last_id: int | None = None
+        for _ in range(KILLS):
+            with program(folder=tmp_path, **settings) as server:
+                server.line("Server listening on")
+                watcher = Watcher(url, last_id=last_id)
+                watcher.wait_for_kind("segment.final")
+                gevent.sleep(chance.uniform(0, 2.0))  # the moment does not matter: any will do
+                server.tell(signal.SIGKILL)
+                server.end()
+                watcher.wait_for(lambda watcher=watcher: watcher.over)  # type: ignore[misc]
+                note(watcher, watched)
+                last_id = watcher.last_id or last_id
+        gevent.killall(callers)
+        with program(folder=tmp_path, **settings) as server:
+            server.line("Server listening on")
+            watcher = Watcher(url, last_id=last_id)
+            store = Store(f"sqlite:///{tmp_path}/data/calls.db")
+            store.open()
+            events = all_events(store)
+            owed = {event.id for event in events}
+            wait_until_sent(receiver, received, owed)
+            watcher.wait_for(lambda: (watcher.last_id or 0) >= max(owed))
+            note(watcher, watched)
+            watcher.close()
+            live = store.calls(state=State.LIVE.value, limit=500).items
+            server.tell(signal.SIGTERM)
+            assert server.end() == 0
+            store.close(5)
+    assert not live, "calls of killed servers were left open"
+    finals = {event.id: text_of(event) for event in events if event.kind == "segment.final"}
+    assert len(finals) > 10 * KILLS
+    assert {id_: finals.get(id_) for id_ in watched} == watched
+    assert finals.keys() == watched.keys()
+    said = Counter(
+        (event.call_sid, event.data["segment"]["track"], text_of(event)) for event in events if event.id in finals
+    )
+    assert set(said.values()) == {1}, "a final was stored twice"
+    meant: dict[str, object] = {}
+    for one in received:
+        document = one.document
+        assert meant.setdefault(one.message_id, document) == document, "an id was used for two messages"
+    assert {event.id for event in events if event.kind == "segment.final"} <= owed
+
+
+def note(watcher: Watcher, watched: dict[int, str]) -> None:
+    for told in watcher.of("segment.final"):
+        if told.id is not None:
+            assert told.id not in watched, "told twice to a viewer that came back"
+            watched[told.id] = told.data["segment"]["text"]
+
+
+def text_of(event: Event) -> str:
+    text: str = event.data["segment"]["text"]
+    return text
+
+
+def all_events(store: Store) -> list[Event]:
+    events: list[Event] = []
+    while found := store.events_after(events[-1].id if events else 0, limit=500):
+        events += found
+    return events
+
+
+def wait_until_sent(receiver: Receiver, received: list[Received], owed: set[int]) -> None:
+    """Returns when a webhook has come for every event that one is sent for, however often."""
+    with gevent.Timeout(LEASE_S + 60):
+        while len({one.message_id for one in received}) < len(owed):
+            received.append(receiver.received.get())

@@ -1,0 +1,379 @@
+"""The live feed through a real server: what comes, who comes back, and who does not read."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import gevent
+import pytest
+
+from relay.events import Gap, Track
+from relay.store.store import Store
+from relay.web import live as live_module
+from tests.calling import answered, hang_up, say
+from tests.serving import Serving, begun, call_info, ended, final, interim, serving
+from tests.talking import deepgram, listening
+from tests.watching import WITHIN, Watcher, one_that_does_not_read
+
+if TYPE_CHECKING:
+    from tests.databases import Server
+
+pytest_plugins = ("tests.databases", "tests.stores")
+
+
+def say_and_wait(running: Serving, *texts: str, number: int = 1, start_ms: int = 0) -> None:
+    """Finals on a call, which are stored when this returns."""
+    for index, text in enumerate(texts):
+        running.happens(call_info(number), final(text, start_ms + index * 1_000))
+    stored(running, number, texts[-1])
+
+
+def stored(running: Serving, number: int, text: str) -> None:
+    """Waits until a text is in the store."""
+    with gevent.Timeout(WITHIN):
+        while text not in [segment.text for segment in running.store.segments(call_info(number).call_sid)]:
+            gevent.sleep(0.01)
+
+
+def all_ids(store: Store, call_sid: str | None = None) -> list[int]:
+    """The ids of all events there are."""
+    return [event.id for event in store.events_after(0, call_sid=call_sid, limit=500)]
+
+
+# --- What comes ------------------------------------------------------------------------------------------------
+
+
+def test_a_call_is_watched_from_its_begin_to_its_end(store: Store) -> None:
+    call = call_info(1)
+    with serving(store) as running:
+        watcher = Watcher(running.url)
+        running.happens(call, begun(), interim("hello"), final("hello there", 500))
+        running.happens(call, Gap(Track.OUTBOUND, 1_000, 2_500, "the network was away"), ended())
+        watcher.wait_for_kind("call.ended")
+    told = [event.kind for event in watcher.told if event.id is not None]
+    assert told == ["call.started", "segment.final", "gap", "call.ended"]
+    assert watcher.ids == sorted(set(watcher.ids)) == all_ids(store)
+    (started,), (said,), (gap,), (end,) = map(watcher.of, ("call.started", "segment.final", "gap", "call.ended"))
+    assert started.data["caller"] == "+15550100"
+    assert {told.data["call_sid"] for told in watcher.told} == {call.call_sid}
+    assert said.data["segment"]["text"] == "hello there"
+    assert [word["start_ms"] for word in said.data["segment"]["words"]] == [500, 1_000]
+    assert gap.data["gap"]["reason"] == "the network was away"
+    assert [told.data["sequence"] for told in (started, said, gap, end)] == [1, 2, 3, 4]
+    (unsure,) = watcher.of("interim")
+    assert unsure.id is None
+    assert unsure.data == {
+        "call_sid": call.call_sid,
+        "stream_sid": call.stream_sid,
+        "track": "inbound",
+        "service": "Deepgram",
+        "text": "hello",
+    }
+
+
+def test_it_is_an_event_stream_that_nobody_holds_back(store: Store) -> None:
+    with serving(store) as running:
+        watcher = Watcher(running.url)
+        headers = watcher.response.headers
+        watcher.wait_for(lambda: watcher.retry_ms)
+    assert headers["Content-Type"] == "text/event-stream; charset=utf-8"
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["X-Accel-Buffering"] == "no"
+    assert headers["Transfer-Encoding"] == "chunked"
+    assert 1_000 <= watcher.retry_ms <= 3_000
+
+
+def test_a_real_call_is_watched(store: Store) -> None:
+    with listening() as speech, serving(store, deepgram(speech)) as running:
+        watcher = Watcher(running.url)
+        call = answered(running.relay.url, "inbound")
+        say(call, 6_000)
+        hang_up(call)
+        watcher.wait_for_kind("call.ended")
+    assert " ".join(watcher.texts()).split() == [f"in{number}" for number in range(300)]
+    assert watcher.of("interim")
+    assert all(told.data["call_sid"] == call.call_sid for told in watcher.told)
+
+
+def test_who_watches_one_call_hears_of_no_other(store: Store) -> None:
+    with serving(store) as running:
+        one, both = Watcher(running.url, call=call_info(1).call_sid), Watcher(running.url)
+        for number in (1, 2):
+            running.happens(call_info(number), begun(), interim(f"um {number}"), final(f"call {number}"), ended())
+        for watcher in (one, both):
+            watcher.wait_for_kind("call.ended", 2 if watcher is both else 1)
+    assert {told.data["call_sid"] for told in one.told} == {call_info(1).call_sid}
+    assert one.texts() == ["call 1"]
+    assert one.texts("interim") == ["um 1"]
+    assert sorted(both.texts()) == ["call 1", "call 2"]
+
+
+def test_a_quiet_feed_is_kept_open_and_one_that_left_is_noticed(store: Store) -> None:
+    with serving(store, heartbeat_s=0.02) as running:
+        watcher = Watcher(running.url)
+        watcher.wait_for(lambda: watcher.heartbeats > 2)
+        assert running.live.viewers == 1
+        watcher.close()
+        with gevent.Timeout(WITHIN):
+            while running.live.viewers:
+                gevent.sleep(0.01)
+
+
+HOSTILE: Final = (
+    "one\n\nid: 999999\nevent: call.ended\ndata: {}\n\n",
+    "one\r\rdata: two\r\n",
+    "\u2028\u2029\u0085\x0b\x0c",
+    "</script><script>alert(1)</script>",
+    "naïve 日本語 🎧 \u202e",
+    '"}\\',
+)
+
+
+def test_no_words_can_leave_their_event(store: Store) -> None:
+    with serving(store) as running:
+        watcher = Watcher(running.url)
+        running.happens(call_info(1), begun())
+        for number, text in enumerate(HOSTILE):
+            running.happens(call_info(1), interim(text), final(text, number * 1_000))
+        running.happens(call_info(1), ended())
+        watcher.wait_for_kind("call.ended")
+        ids = all_ids(store)
+    assert watcher.texts("interim") == watcher.texts() == list(HOSTILE)
+    assert watcher.ids == ids
+
+
+# --- Coming back -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_header", [True, False])
+def test_who_comes_back_gets_what_was_missed_and_nothing_twice(store: Store, by_header: bool) -> None:
+    with serving(store) as running:
+        watcher = Watcher(running.url)
+        running.happens(call_info(1), begun(), final("before"))
+        watcher.wait_for(lambda: watcher.texts() == ["before"])
+        last_id = watcher.last_id
+        assert last_id is not None
+        watcher.close()
+        say_and_wait(running, "missed one", "missed two", start_ms=5_000)
+        back = Watcher(running.url, header=str(last_id)) if by_header else Watcher(running.url, last_id=last_id)
+        back.wait_for(lambda: len(back.texts()) == 2)
+        running.happens(call_info(1), final("after", 9_000), ended())
+        back.wait_for_kind("call.ended")
+    assert back.texts() == ["missed one", "missed two", "after"]
+    assert watcher.ids + back.ids == all_ids(store)
+
+
+def test_a_browser_that_comes_back_sends_the_newer_id_in_its_header(store: Store) -> None:
+    with serving(store) as running:
+        running.happens(call_info(1), begun())
+        say_and_wait(running, "one", "two")
+        ids = all_ids(store)
+        watcher = Watcher(running.url, last_id=0, header=str(ids[-2]))
+        watcher.wait_for(lambda: watcher.ids == ids[-1:])
+
+
+def test_a_whole_history_is_read_in_portions_and_then_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_module, "MISSED_AT_ONCE", 7)
+    with serving(store) as running:
+        for number in (1, 2):
+            running.happens(call_info(number), begun())
+            say_and_wait(running, *(f"word{index}" for index in range(20)), number=number)
+        watcher = Watcher(running.url, last_id=0)
+        one = Watcher(running.url, call_info(2).call_sid, last_id=0)
+        running.happens(call_info(2), final("at last", 30_000))
+        for each in (watcher, one):
+            each.wait_for_kind("segment.final", 41 if each is watcher else 21)
+            assert each.texts()[-1] == "at last"
+    assert watcher.ids == all_ids(store)
+    assert one.ids == all_ids(store, call_info(2).call_sid)
+
+
+def test_the_seam_between_what_was_missed_and_what_comes_is_tight(store: Store) -> None:
+    """Viewers come at any moment of a busy call; each gets every event once and in order."""
+    call = call_info(1)
+    with serving(store) as running:
+        running.happens(call, begun())
+        talking = gevent.spawn(_talk, running, 400)
+        watchers = []
+        while not talking.dead:
+            watchers.append(Watcher(running.url, last_id=0))
+            gevent.sleep(0.01)
+        running.happens(call, ended())
+        for watcher in watchers:
+            watcher.wait_for_kind("call.ended")
+    assert len(watchers) > 10
+    for watcher in watchers:
+        assert watcher.texts() == [f"word{number}" for number in range(400)]
+        assert watcher.ids == all_ids(store)
+
+
+def _talk(running: Serving, count: int) -> None:
+    for number in range(count):
+        running.happens(call_info(1), final(f"word{number}", number * 1_000))
+        gevent.sleep(0.001)
+
+
+def test_a_new_server_on_the_same_database_goes_on_where_the_old_one_ended(make_store: Callable[[], Store]) -> None:
+    store = make_store()
+    with serving(store) as running:
+        watcher = Watcher(running.url)
+        running.happens(call_info(1), begun(), final("before the restart"))
+        watcher.wait_for(lambda: watcher.texts())
+        watcher.close()
+        say_and_wait(running, "missed", start_ms=3_000)
+    store.close(10)
+    store = make_store()
+    with serving(store) as running:
+        back = Watcher(running.url, last_id=watcher.last_id)
+        running.happens(call_info(2), begun(), final("after the restart"))
+        back.wait_for(lambda: "after the restart" in back.texts())
+        assert watcher.ids + back.ids == all_ids(store)
+        assert back.texts() == ["missed", "after the restart"]
+
+
+def test_an_id_of_another_database_silences_nobody(store: Store) -> None:
+    with serving(store) as running:
+        watcher = Watcher(running.url, last_id=10**15)
+        watcher.wait_for(lambda: watcher.retry_ms)
+        gevent.sleep(0.1)
+        running.happens(call_info(1), begun(), final("hello"))
+        watcher.wait_for(lambda: watcher.texts() == ["hello"])
+
+
+def test_a_viewer_at_one_worker_sees_the_calls_of_the_others(make_store: Callable[[], Store]) -> None:
+    with serving(make_store()) as one, serving(make_store()) as other:
+        watchers = [Watcher(running.url) for running in (one, other)]
+        for number in range(20):
+            running = (one, other)[number % 2]
+            running.happens(call_info(number), begun(), final(f"call {number}"), ended())
+        for watcher in watchers:
+            watcher.wait_for_kind("call.ended", 20)
+        ids = all_ids(one.store)
+    for watcher in watchers:
+        assert watcher.ids == ids
+
+
+def test_a_server_that_leaves_lets_its_viewers_go(store: Store) -> None:
+    with serving(store) as running:
+        watcher = Watcher(running.url)
+        watcher.wait_for(lambda: watcher.retry_ms)
+    watcher.wait_for(lambda: watcher.over)
+
+
+# --- A database that is away ------------------------------------------------------------------------------------
+
+
+def test_finals_come_unsaved_while_the_database_is_away_and_again_when_it_is_back(postgresql: Server) -> None:
+    store = Store(postgresql.new_database())
+    store.open()
+    call = call_info(1)
+    with serving(store) as running:
+        watcher = Watcher(running.url)
+        running.happens(call, begun(), final("before"))
+        watcher.wait_for_kind("segment.final")
+        postgresql.stop()
+        try:
+            running.happens(call, interim("um"), final("meanwhile", 2_000))
+            watcher.wait_for_kind("final-unsaved")
+            late = Watcher(running.url, last_id=0)
+            running.happens(call, final("still away", 4_000))
+            late.wait_for_kind("final-unsaved")
+            assert late.ids == []
+        finally:
+            postgresql.start()
+        for each in (watcher, late):
+            each.wait_for_kind("segment.final", 3)
+        assert watcher.ids == late.ids == all_ids(store)
+    store.close(10)
+    assert watcher.texts() == late.texts() == ["before", "meanwhile", "still away"]
+    assert watcher.texts("interim") == ["um"]
+    assert watcher.texts("final-unsaved") == ["meanwhile", "still away"]
+    unsaved, saved = watcher.of("final-unsaved")[0], watcher.of("segment.final")[1]
+    assert unsaved.id is None
+    for name in ("track", "start_ms", "service", "text", "words"):
+        assert unsaved.data["segment"][name] == saved.data["segment"][name]
+
+
+# --- Those who do not read -------------------------------------------------------------------------------------
+
+
+def test_one_that_does_not_read_is_let_go_and_holds_up_nobody(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_module, "WAITING_MOST", 100_000)
+    call = call_info(1)
+    with serving(store) as running:
+        reader = Watcher(running.url)
+        sleepers = [one_that_does_not_read(running.url) for _ in range(3)]
+        with gevent.Timeout(WITHIN):
+            while running.live.viewers < 4:
+                gevent.sleep(0.01)
+        running.happens(call, begun())
+        said = 0
+        with gevent.Timeout(60):
+            while running.live.viewers > 1:  # the kernel takes a few megabytes for each before anyone is held up
+                running.happens(call, replace(final(f"{said} " + "blah " * 15_000, said * 1_000), words=()))
+                said += 1
+                reader.wait_for_kind("segment.final", said)
+                assert running.live.waiting < 3 * 200_000
+        assert [text.split()[0] for text in reader.texts()] == [str(number) for number in range(said)]
+        back = Watcher(running.url, last_id=0)
+        back.wait_for(lambda: back.ids == reader.ids)
+        for sleeper in sleepers:
+            assert _is_cut_off(sleeper)
+
+
+def _is_cut_off(sleeper: socket.socket) -> bool:
+    """Reads what the kernel still has, up to the end, which is not that of a whole answer."""
+    sleeper.settimeout(WITHIN)
+    rest = b""
+    try:
+        while data := sleeper.recv(1 << 16):
+            rest = (rest + data)[-5:]
+    except ConnectionResetError:
+        return True
+    finally:
+        sleeper.close()
+    return rest != b"0\r\n\r\n"
+
+
+def test_for_one_that_lags_behind_interims_are_left_out(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_module, "FRESH_MOST", 0)
+    with serving(store) as running:
+        watcher = Watcher(running.url)
+        running.happens(call_info(1), begun(), interim("um"), final("hello"))
+        watcher.wait_for(lambda: watcher.texts() == ["hello"])
+    assert watcher.of("interim") == []
+
+
+def test_a_hundred_viewers_of_one_call_all_get_all_of_it(store: Store) -> None:
+    call = call_info(1)
+    with serving(store) as running:
+        watchers = [Watcher(running.url, call.call_sid) for _ in range(100)]
+        running.happens(call, begun())
+        _talk(running, 30)
+        running.happens(call, ended())
+        for watcher in watchers:
+            watcher.wait_for_kind("call.ended")
+    for watcher in watchers:
+        assert watcher.texts() == [f"word{number}" for number in range(30)]
+
+
+def test_there_are_so_many_viewers_and_no_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_module, "VIEWERS_MOST", 1)
+    with serving(store) as running:
+        Watcher(running.url)
+        answer = running.ask("/api/live")
+        assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+
+
+# --- What is asked wrongly -------------------------------------------------------------------------------------
+
+
+def test_an_id_that_is_none_is_refused_in_one_sentence(store: Store) -> None:
+    with serving(store) as running:
+        for last_id in ("x", "-1", "1.5", "9" * 30, "\u0661".encode().decode("latin-1")):
+            answer = running.ask("/api/live", **{"Last-Event-ID": last_id})
+            assert answer.status == 400
+            assert answer.document["detail"].startswith("Last-Event-ID should be a whole number")
