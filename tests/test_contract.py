@@ -21,7 +21,7 @@ from tests.talking import BOTH, HASTE, Heard, whole
 from tests.vendors import VENDORS, Vendor
 
 TENSE = replace(HASTE, answer=0.5, send=0.5)
-EXAMPLES = int(os.environ.get("DROP_EXAMPLES", "10"))
+EXAMPLES = int(os.environ.get("DROP_EXAMPLES", "6"))
 
 
 @pytest.fixture(params=VENDORS)
@@ -171,9 +171,7 @@ faults = st.one_of(
 
 
 @pytest.mark.parametrize("name", VENDORS)
-@settings(
-    max_examples=EXAMPLES, deadline=None, derandomize=EXAMPLES <= 10, suppress_health_check=[HealthCheck.too_slow]
-)
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=EXAMPLES <= 6, suppress_health_check=[HealthCheck.too_slow])
 @given(
     schedule=st.lists(faults, max_size=5),
     frames=st.integers(1, 500),

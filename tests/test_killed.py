@@ -25,7 +25,7 @@ from tests.program import program
 from tests.receiving import Received, Receiver
 from tests.watching import Watcher
 
-KILLS = int(os.environ.get("KILLS", "4"))
+KILLS = int(os.environ.get("KILLS", "3"))
 SECRET = "whsec_" + "c2VjcmV0IG9mIHRoZSB0ZXN0cywgbG9uZyBlbm91Z2g="
 LEASE_S = 60.0  # for which a delivery belongs to whoever was about to send it, dead or alive
 
