@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final
 
 import orjson
@@ -14,6 +16,7 @@ from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
+from gevent.monkey import get_original
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
@@ -23,15 +26,15 @@ from relay.errors import RelayError, SettingsError
 from relay.text import printable
 
 BUSY_MS: Final = 5000  # how long we wait for another program that writes
+LOOK_AGAIN_S: Final = 0.02
 ONE_WRITER: Final = (
     5_001_2026  # PostgreSQL's advisory lock: one transaction writes at a time, so ids rise as they commit
 )
 
-# WAL: who reads does not wait for who writes. FULL: a commit is on the disk when it is told (sqlite.org/pragma.html).
+# FULL: a commit is on the disk when it is told (sqlite.org/pragma.html).
 # secure_delete: what was deleted is overwritten with zeros.
 _PRAGMAS: Final = (
     f"busy_timeout = {BUSY_MS}",
-    "journal_mode = WAL",
     "synchronous = FULL",
     "foreign_keys = ON",
     "secure_delete = ON",
@@ -55,6 +58,8 @@ _LOCK_SQL: Final = text(
 _MIGRATIONS: Final = str(Path(__file__).parent / "migrations")
 _SCRIPT: Final = ScriptDirectory(_MIGRATIONS, version_locations=[_MIGRATIONS])
 _WHERE: Final = "DATABASE_URL"
+
+_sleep = get_original("time", "sleep")  # of a real thread, which has no event loop
 
 
 class StoreError(RelayError):
@@ -147,6 +152,22 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None
     for pragma in _PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
+    _use_wal(connection)
+
+
+def _use_wal(connection: Any) -> None:
+    """With a write-ahead log, who reads does not wait for who writes. To change a file to it, SQLite does not wait for
+    others that have it open, whatever the timeout: of several processes that start at once, all but one come back."""
+    deadline = monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as trouble:
+            if trouble.sqlite_errorcode != sqlite3.SQLITE_BUSY or monotonic() > deadline:
+                raise
+            _sleep(LOOK_AGAIN_S)
+        else:
+            return
 
 
 def _begin_to_write_sqlite(connection: Connection) -> None:
