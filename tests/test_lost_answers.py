@@ -22,7 +22,6 @@ from tests.numbered import number_ears
 from tests.talking import BOTH, HASTE, SPEED, whole
 from tests.vendors import VENDORS, Vendor
 
-TENSE = replace(HASTE, answer=0.5, send=0.5)
 SILENCE = b"\xff" * 160
 LAG_S = 0.05  # 2.5 s of the hurried clock
 
@@ -78,7 +77,7 @@ def test_finals_that_were_lost_with_their_connection_come_when_the_session_is_ov
     lossy = Fault(drop=Drop(ms, how), answer_late_s=1.0)  # type: ignore[arg-type]
     gladia = VENDORS["gladia"]
     with gladia.listening(lossy, ear=number_ears(final_ms=300)) as server:
-        with relay(gladia.at(server), patience=TENSE) as running:
+        with relay(gladia.at(server), patience=HASTE) as running:
             call = answered(running.url)
             in_time(call, 6_000)
             running.of(call).wait_for(ServiceLost)
