@@ -19,10 +19,11 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import gevent
 
+from relay.passes import Kind, Passes, Scope
 from standins.deepgram import ListenServer
 from standins.twilio import SimulatedCall
 from tests.numbered import number_ears, numbered
@@ -35,13 +36,14 @@ CALLS: Final = 20  # that run beside the watched one
 class Reader:
     """Counts the finals that it gets; or reads nothing at all."""
 
-    def __init__(self, port: int, call_sid: str, *, stalls: bool) -> None:
+    def __init__(self, port: int, call_sid: str, token: str, *, stalls: bool) -> None:
         self.finals = 0
         self.is_over = False
         self._socket = socket.create_connection(("127.0.0.1", port))
         if stalls:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        self._socket.sendall(f"GET /api/live?call={call_sid} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        head = f"GET /api/live?call={call_sid} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
+        self._socket.sendall(head.encode())
         if not stalls:
             gevent.spawn(self._read)
 
@@ -82,9 +84,10 @@ def resident_mb(server: Program) -> float:
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
 
 
-def own_lag(port: int) -> str:
+def own_lag(port: int, token: str) -> str:
     """How long audio has waited in the server, as its metrics tell."""
-    text = urlopen(f"http://localhost:{port}/metrics").read().decode()
+    asked = Request(f"http://localhost:{port}/metrics", headers={"Authorization": f"Bearer {token}"})
+    text = urlopen(asked).read().decode()  # noqa: S310  # it is our own server
     counts = re.findall(r'relay_own_lag_seconds_bucket\{le="([^"]+)"\} ([0-9.]+)', text)
     total = float(counts[-1][1]) or 1
     return ", ".join(
@@ -101,16 +104,18 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder, ListenServer(ear=number_ears(final_ms=500)) as speech:
             settings = {"PORT": "0", "DEEPGRAM_API_KEY": "key", "DEEPGRAM_URL": speech.url}
             with program(folder=Path(folder), **settings) as server:
+                passes = Passes(Path(folder) / "data" / "access")
+                token = passes.issue(Kind.TOKEN, Scope, for_s=3600)
                 port = int(server.line(r"localhost:(\d+)")[1])
-                calls = [SimulatedCall(f"ws://localhost:{port}/media") for _ in range(CALLS)]
+                calls = [SimulatedCall(f"ws://localhost:{port}/media/{passes.stream_key}") for _ in range(CALLS)]
                 watched = calls[0].call_sid
-                stalled = [Reader(port, watched, stalls=True) for _ in range(viewers // 100)]
-                readers = [Reader(port, watched, stalls=False) for _ in range(viewers - len(stalled))]
+                stalled = [Reader(port, watched, token, stalls=True) for _ in range(viewers // 100)]
+                readers = [Reader(port, watched, token, stalls=False) for _ in range(viewers - len(stalled))]
                 gevent.sleep(2)
                 before = resident_mb(server)
                 gevent.joinall([gevent.spawn(speak, call, SECONDS) for call in calls])
                 gevent.sleep(2)
-                after, lag = resident_mb(server), own_lag(port)
+                after, lag = resident_mb(server), own_lag(port, token)
                 got = sorted({reader.finals for reader in readers})
                 print(f"{viewers} viewers: memory {before:.0f} MB before, {after:.0f} MB after {SECONDS} s")
                 print(f"  audio waited in the server: {lag}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +18,22 @@ from relay.replay import ReplayBuffer
 from relay.speech import SpeechClient
 from relay.store.records import Call, Gap, Segment, State
 from relay.store.store import Store
+from relay.store.telling import uncovered
 
 CONTEXT_MS: Final = 1000  # of audio on either side of a gap: a word at its border is understood as a whole
+
+
+UNSURE_MS: Final = 2000  # at the end of a stream whose server was killed: they may not have been written any more
+NOT_RECORDED: Final = "Nothing of it is on the recording"
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What came of a gap: what was said in it, and the rest of it, which stays a gap, from where to where and why."""
+
+    said: tuple[Transcript, ...]
+    rest: tuple[tuple[int, int], ...] = ()
+    why: str = ""
 
 
 class BackfillError(RelayError):
@@ -47,42 +61,53 @@ def fill(
     *,
     patience: Patience | None = None,
     on_progress: Callable[[int], None] = lambda ms: None,
-) -> list[Transcript] | None:
-    """Has the service hear a gap, puts what was said into its place, and gives it. None where there is nothing to be
-    heard: it stays a gap.
+) -> Filled:
+    """Has the service hear a gap, puts what was said into its place, and gives it. What was not recorded, or what the
+    service could not hear, stays a gap.
 
-    `on_progress` is told how many ms of the gap have been heard. Raises BackfillError, RecordingError and StoreError;
-    then nothing was changed.
+    `on_progress` is told how many ms of the gap have been heard. Raises BackfillError when the service has heard none
+    of it, RecordingError and StoreError; then nothing was changed.
     """
     track, start_ms = Track(gap.track), max(0, gap.start_ms - CONTEXT_MS)
     audio = read(Path(call.recording or ""), track, start_ms, gap.end_ms + CONTEXT_MS)
     missing = audio[(gap.start_ms - start_ms) * SAMPLES_PER_MS : (gap.end_ms - start_ms) * SAMPLES_PER_MS]
-    if missing.count(SILENCE) == len(missing) or not _was_brought(call, gap):
-        return None
+    sound_ms = gap.start_ms + -(-len(missing.rstrip(bytes((SILENCE,)))) // SAMPLES_PER_MS)
+    if sound_ms == gap.start_ms:
+        return Filled((), ((gap.start_ms, gap.end_ms),), NOT_RECORDED)
+    recorded_ms = max(sound_ms, _recorded_ms(call, gap))
+    audio = audio[: (recorded_ms + CONTEXT_MS - start_ms) * SAMPLES_PER_MS]
 
     def heard_until(ms: int) -> None:
         on_progress(min(max(0, ms - gap.start_ms), gap.end_ms - gap.start_ms))
 
     info = CallInfo(call.sid, call.streams[0].sid, (track,))
     piece = Piece(start_ms * SAMPLES_PER_MS, audio)
-    finals = _transcribe(info, piece, service, patience or Patience(), heard_until)
-    said = list(within(gap, finals, store.segments(call.sid)))
-    store.fill_gap(gap.id, said, service.traits.name)
-    return said
+    finals, missed, trouble = _transcribe(info, piece, service, patience or Patience(), heard_until)
+    parts = [replace(gap, start_ms=start, end_ms=end) for start, end in uncovered(gap.start_ms, recorded_ms, missed)]
+    if not parts:
+        raise BackfillError(f"{trouble}.")
+    segments = store.segments(call.sid)
+    said = [final for part in parts for final in within(part, finals, segments)]
+    rest = tuple(uncovered(gap.start_ms, gap.end_ms, [(part.start_ms, part.end_ms) for part in parts]))
+    store.fill_gap(gap.id, said, service.traits.name, rest)
+    return Filled(tuple(said), rest, trouble or (NOT_RECORDED if rest else ""))
 
 
-def _was_brought(call: Call, gap: Gap) -> bool:
-    """Whether a stream brought audio of the gap; of what it missed no more than a last moment can be on the recording,
-    and all the rest would be taken for heard."""
-    streams = (stream for stream in call.streams if gap.track in stream.tracks)
-    return any(stream.offset_ms < gap.end_ms and gap.start_ms < stream.heard_ms for stream in streams)
+def _recorded_ms(call: Call, gap: Gap) -> int:
+    """Up to where audio of the gap was recorded, be it silent. Where no stream brought any, only what sounds is worth a
+    transcript: a last moment before a server was killed."""
+    its = [stream for stream in call.streams if gap.track in stream.tracks and stream.offset_ms < gap.end_ms]
+    ends_ms = [stream.heard_ms - (UNSURE_MS if stream.summary is None else 0) for stream in its]
+    return max((min(end_ms, gap.end_ms) for end_ms in ends_ms if gap.start_ms < end_ms), default=0)
 
 
 def _transcribe(
     call: CallInfo, piece: Piece, service: SpeechService, patience: Patience, heard_until: Callable[[int], None]
-) -> list[Transcript]:
-    """What the service makes of one track's audio, which lies at its place on the call's clock."""
+) -> tuple[list[Transcript], list[tuple[int, int]], str]:
+    """What the service makes of one track's audio, which lies at its place on the call's clock; from where to where it
+    did not hear it, and why."""
     finals: list[Transcript] = []
+    missed: list[tuple[int, int]] = []
     troubles: list[str] = []
 
     def hear(event: SpeechEvent) -> None:
@@ -91,7 +116,8 @@ def _transcribe(
                 heard_until(event.end_ms)
                 if event.is_final:
                     finals.append(event)
-            case Loss(reason=reason):
+            case Loss(start_ms=start_ms, end_ms=end_ms, reason=reason):
+                missed.append((start_ms, end_ms))
                 troubles.append(reason)
 
     def give_up(_client: SpeechClient, why: ServiceError) -> bool:
@@ -104,9 +130,8 @@ def _transcribe(
     client.finish()
     client.start()
     client.close()
-    if troubles:
-        raise BackfillError(f"{service.traits.name} did not hear all that is missing: {troubles[0]}.")
-    return finals
+    trouble = f"{service.traits.name} did not hear all that is missing: {troubles[0]}" if troubles else ""
+    return finals, missed, trouble
 
 
 # --- What of it belongs into the gap ------------------------------------------------------------------------

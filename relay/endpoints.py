@@ -13,7 +13,8 @@ from relay.signing import HOW_TO_MAKE_ONE, signing_keys
 from relay.store.records import Kind
 
 KINDS: Final = tuple(kind.value for kind in Kind)
-TOLD: Final = tuple(kind for kind in KINDS if kind != Kind.SERVICE_REPLACED)  # who transcribes is our own affair
+OUR_OWN: Final = (Kind.SERVICE_LOST, Kind.SERVICE_BACK, Kind.SERVICE_REPLACED)  # who transcribes is our own affair
+TOLD: Final = tuple(kind for kind in KINDS if kind not in OUR_OWN)
 NAME_DIGITS: Final = 8  # of a hash: enough to tell a host's endpoints apart
 
 

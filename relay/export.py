@@ -131,14 +131,19 @@ def _side_by_side(segments: Iterable[Segment]) -> bool:
 def _said(segment: Segment, name: str, *, with_service: bool) -> Passage:
     number = "" if segment.speaker is None else f" {segment.speaker + 1}"
     service = f" ({segment.service})" if with_service else ""
-    speaker = one_line(f"{name}{number}{service}")[:LONGEST_NAME]
+    speaker = _called(f"{name}{number}{service}", segment.track)
     words = tuple(replace(word, text=one_line(word.text)) for word in segment.words)
     return Passage(segment.start_ms, segment.end_ms, speaker, one_line(segment.text), words)
 
 
 def _missing(gap: Gap, name: str) -> Passage:
     text = f"[missing: {gap.start_ms / 1000:.1f} s to {gap.end_ms / 1000:.1f} s, {one_line(gap.reason)}]"
-    return Passage(gap.start_ms, gap.end_ms, one_line(name)[:LONGEST_NAME], text, is_gap=True)
+    return Passage(gap.start_ms, gap.end_ms, _called(name, gap.track), text, is_gap=True)
+
+
+def _called(name: str, track: str) -> str:
+    """A speaker's name as it can be shown; a voice span without one is not valid."""
+    return one_line(name)[:LONGEST_NAME].rstrip() or NAMES[track]
 
 
 def one_line(text: str) -> str:

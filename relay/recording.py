@@ -19,8 +19,10 @@ from array import array
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
+from hashlib import sha256
 from io import BufferedRandom
 from pathlib import Path
+from time import monotonic
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
@@ -50,9 +52,13 @@ PLACE_WITHIN: Final = 5.0  # seconds in which the store can say where a stream b
 PLACE_FIRST: Final = 0.1  # seconds until it is asked; doubled each time
 PLACE_MOST: Final = 1.0
 NOTE_WITHIN: Final = 1.0  # seconds the disk's turn waits for the store
+NOTE_FIRST: Final = 1.0  # seconds after a stream's end, when the store was away until then; doubled each time
+NOTE_MOST: Final = 60.0
+NOTE_UNTIL: Final = 24 * 3600.0  # seconds after a stream's end; a call that is unknown by then was deleted
 CLOSE_WITHIN: Final = 10.0  # seconds a call's end waits for the disk
 TOO_SLOW: Final = "the disk is too slow"
-LONGEST_NAME: Final = 200  # characters; file systems take 255 bytes
+LONGEST_NAME: Final = 100  # characters; file systems take 255 bytes, and a file may have two such names
+LONGEST_START: Final = 30  # of a name that is longer, before the hash that tells it from others
 
 SIDES: Final = (Track.INBOUND, Track.OUTBOUND)  # left and right
 SAMPLE_BYTES: Final = 2
@@ -81,8 +87,17 @@ class Stretch(NamedTuple):
 
 
 def path_of(folder: Path, call_sid: str) -> Path:
-    """Where a call's recording lies. SIDs come from outside and may be anything; none leads out of the folder."""
-    return folder / (quote(call_sid, safe="", errors="replace")[:LONGEST_NAME] + ".wav")
+    """Where a call's recording lies."""
+    return folder / f"{file_name(call_sid)}.wav"
+
+
+def file_name(given: str) -> str:
+    """With what the name of a SID's file begins. SIDs come from outside and may be anything: none leads out of the
+    folder, or to another SID's file."""
+    name = quote(given, safe="", errors="replace")
+    if 0 < len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[:LONGEST_START]}~{sha256(given.encode(errors='replace')).hexdigest()}"
 
 
 def put(path: Path, stretches: Iterable[Stretch]) -> None:
@@ -177,6 +192,23 @@ class Recorder:
         """Writes into a file, and waits for it. Gives what went wrong, or nothing."""
         return self._thread.apply(_attempt, (path, stretches))
 
+    def note(self, call_sid: str, path: Path) -> bool:
+        """Tells the store where a recording lies, so that it is found, and deleted with its call. False: not now."""
+        if self.store is None:
+            return True
+        with suppress(StoreError), gevent.Timeout(NOTE_WITHIN, False):  # type: ignore[arg-type]
+            return self.store.note_recording(call_sid, str(path))
+        return False
+
+    def note_later(self, call_sid: str, path: Path) -> None:
+        """Goes on trying when its stream is over. Does not wait."""
+        gevent.spawn(self._note_later, call_sid, path)
+
+    def _note_later(self, call_sid: str, path: Path) -> None:
+        until, pauses = monotonic() + NOTE_UNTIL, backoff(NOTE_FIRST, NOTE_MOST)
+        while not self.note(call_sid, path) and monotonic() < until:
+            gevent.sleep(next(pauses))
+
     def end_of(self, path: Path, at: float) -> int:
         """Where a stream begins that began at this time, as far as the file itself tells."""
         return self._thread.apply(_end_of, (path, at))
@@ -224,7 +256,8 @@ class Recording:
         self._newest: list[Stretch | None] = [None, None]  # of each side
         self._lost = 0  # samples, of both sides
         self._has_complained = False
-        self._is_noted = False
+        self._has_written = False
+        self._is_noted = False  # by the store
         self._finished = Event()
         self._greenlet = gevent.spawn(self._run)
         self._greenlet.link_exception(self._report)
@@ -284,6 +317,8 @@ class Recording:
         while not self._finished.wait(WRITE_EVERY):
             self._write(offset)
         self._write(offset)
+        if self._has_written and not self._is_noted:
+            self._recorder.note_later(self._call_sid, self.path)
 
     def _offset_ms(self) -> int:
         """Where the stream begins on the call's clock."""
@@ -308,18 +343,13 @@ class Recording:
         self._stretches, self._newest = [], [None, None]
         if not stretches:
             return
-        self._note()
+        self._is_noted = self._is_noted or self._recorder.note(self._call_sid, self.path)
+        self._has_written = True
         trouble = self._recorder.write(self.path, stretches)
         samples = sum(len(stretch.audio) for stretch in stretches)
         self._held -= samples
         if trouble:
             self._lose(samples, trouble)
-
-    def _note(self) -> None:
-        """Tells the store where the recording lies, so that it is deleted with its call. Tried until it was noted."""
-        if self._recorder.store is not None and not self._is_noted:
-            with suppress(StoreError), gevent.Timeout(NOTE_WITHIN, False):  # type: ignore[arg-type]
-                self._is_noted = self._recorder.store.note_recording(self._call_sid, str(self.path))
 
     def _lose(self, samples: int, why: str) -> None:
         self._lost += samples

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,9 @@ import pytest
 INSTALL: Final = "PostgreSQL's programs are needed for this test: apt-get install postgresql"
 START_WITHIN: Final = 30.0  # seconds
 _NUMBERS: Final = count(1)
+
+# Waits until whoever started it says no more, or was killed, and then leaves nothing behind.
+_AFTERWARDS: Final = 'cat; "$1" stop --mode=immediate --pgdata "$2/data"; cd /; rm -rf "$2"'
 
 
 class Server:
@@ -40,6 +43,7 @@ class Server:
             shutil.chown(self._folder, self._user)
         how = ("--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
         self._run("initdb", *how, "--pgdata", str(self._folder / "data"))
+        self._caretaker = self._begin(["sh", "-c", _AFTERWARDS, "sh", self._programs / "pg_ctl", self._folder])
         self.start()
 
     def start(self) -> None:
@@ -55,8 +59,9 @@ class Server:
 
     def remove(self) -> None:
         """Stops it for good."""
-        self.stop()
-        shutil.rmtree(self._folder)
+        assert self._caretaker.stdin is not None
+        self._caretaker.stdin.close()
+        self._caretaker.wait(START_WITHIN)
 
     def pause(self) -> None:
         """Leaves it running and deaf, with all its connections open."""
@@ -88,17 +93,22 @@ class Server:
         return [main, *(pid for pid in all_there_are if _parent(pid) == main)]
 
     def _run(self, program: str, *arguments: str) -> None:
-        done = subprocess.run(
-            [self._programs / program, *arguments],
+        running = self._begin([self._programs / program, *arguments])
+        _, complaint = running.communicate(timeout=START_WITHIN)
+        assert running.returncode == 0, f"{program}: {complaint}"
+
+    def _begin(self, command: Sequence[str | Path]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command,
             user=self._user,
             extra_groups=[] if self._user is not None else None,
             cwd=self._folder,
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=START_WITHIN,
+            start_new_session=True,
         )
-        assert done.returncode == 0, f"{program}: {done.stderr}"
 
 
 def _programs() -> Path:

@@ -126,8 +126,10 @@ def serving(handle: Callable[[socket.socket], None]) -> Iterator[str]:
 
 
 def read_request(sock: socket.socket) -> bytes:
-    """The head of a request, and as much of its body as came with it."""
+    """The head of a request, and as much of its body as came with it; nothing when there is none any more."""
     request = b""
     while b"\r\n\r\n" not in request:
-        request += sock.recv(4096)
+        if not (more := sock.recv(4096)):
+            return b""
+        request += more
     return request

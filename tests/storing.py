@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -24,6 +26,7 @@ from relay.hub import Happened
 from relay.protocol import CallInfo
 from relay.store.records import Event, Kind
 from relay.store.store import Store
+from tests.program import ROOT
 
 IN: Final = Track.INBOUND
 OUT: Final = Track.OUTBOUND
@@ -124,6 +127,14 @@ class Reader:
     def _take(self, events: Sequence[Event]) -> None:
         self.events += events
         self._changed.set()
+
+
+def dead_process() -> str:
+    """A process of this machine that has ended."""
+    script = "from relay.store.owner import this_process; print(this_process())"
+    return subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def eventually(holds: Callable[[], object]) -> None:

@@ -234,12 +234,12 @@ def test_where_the_recording_is_silent_a_gap_stays(tmp_path: Path) -> None:
         keep(store, Gap(INBOUND, 20_000, 22_000, WHY))
         call = record(store, tmp_path, length_ms=15_000)
         (gap,) = open_gaps(store, call)
-        assert fill(store, call, gap, deepgram(server), patience=HASTE) is None
+        assert fill(store, call, gap, deepgram(server), patience=HASTE).rest == ((20_000, 22_000),)
         assert open_gaps(store, call) == [gap]
         assert not server.connections
 
 
-def test_what_no_stream_brought_stays_a_gap(tmp_path: Path) -> None:
+def test_of_what_no_stream_brought_what_is_on_the_recording_is_filled_and_the_rest_stays_a_gap(tmp_path: Path) -> None:
     """Killed, and started again: the recording has a moment more than the store knew of."""
     again = replace(CALL, stream_sid="MZ-again")
     with listening() as server, stored(f"sqlite:///{tmp_path}/calls.db") as store:
@@ -251,10 +251,43 @@ def test_what_no_stream_brought_stays_a_gap(tmp_path: Path) -> None:
         store.hear(Happened(again, StreamEnded("stop", 1000, 1, 0, 0, 0, 0, 0, 0, None, None)))
         call = record(store, tmp_path, length_ms=100)
         gaps = open_gaps(store, call)
-        assert gaps
+        assert len(gaps) == 2
         for gap in gaps:
-            assert fill(store, call, gap, deepgram(server), patience=HASTE) is None
-        assert open_gaps(store, call) == gaps
+            assert gap.start_ms == 0
+            assert fill(store, call, gap, deepgram(server), patience=HASTE).rest == ((100, gap.end_ms),)
+        assert frames(store, INBOUND) == frames(store, OUTBOUND) == [0, 1, 2, 3, 4]
+        rests = open_gaps(store, call)
+        assert [(gap.track, gap.start_ms, gap.end_ms) for gap in rests] == [
+            (gap.track, 100, gap.end_ms) for gap in gaps
+        ]
+        assert {gap.reason for gap in rests} == {gap.reason for gap in gaps}
+        for gap in rests:
+            assert fill(store, call, gap, deepgram(server), patience=HASTE).rest == ((100, gap.end_ms),)
+        assert open_gaps(store, call) == rests
+
+
+def test_what_a_service_heard_before_it_was_lost_is_kept_and_the_rest_can_be_filled_later(
+    database: str, tmp_path: Path
+) -> None:
+    faults = [Fault(drop=Drop(6_000, "reset")), *[Fault(refuse=Refusal(503, "BUSY", "Later."))] * 20]
+    with listening(*faults, ear=number_ears(final_ms=1000)) as server, stored(database) as store:
+        keep(store, Gap(INBOUND, 5_000, 15_000, WHY))
+        call = record(store, tmp_path)
+        (gap,) = open_gaps(store, call)
+        filled = fill(store, call, gap, deepgram(server), patience=HASTE)
+        ((rest_ms, end_ms),) = filled.rest
+        assert 5_000 < rest_ms < end_ms == 15_000
+        assert filled.why.startswith("Deepgram did not hear all that is missing: ")
+        assert frames(store, INBOUND) == [n for n in EVERY_FRAME if not rest_ms <= n * FRAME_MS < end_ms]
+        (rest,) = open_gaps(store, call)
+        assert (rest.start_ms, rest.end_ms, rest.reason) == (rest_ms, 15_000, WHY)
+    with listening() as server, stored(database) as store:
+        assert not fill(store, call, gap, deepgram(server), patience=HASTE).rest
+        assert frames(store, INBOUND) == [n for n in EVERY_FRAME if not rest_ms <= n * FRAME_MS < end_ms], "twice"
+        fill(store, call, rest, deepgram(server), patience=HASTE)
+        assert frames(store, INBOUND) == EVERY_FRAME
+        with pytest.raises(BackfillError, match="Nothing is missing"):
+            open_gaps(store, call)
 
 
 def test_why_nothing_is_filled_is_said_in_a_sentence(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from relay.protocol import CallInfo
 from relay.recording import SIDES, Stretch, path_of, put
 from relay.store.records import Attempt
 from relay.store.store import Store
-from standins.deepgram import Fault, ListenServer, Refusal
+from standins.deepgram import Drop, Fault, ListenServer, Refusal
 from tests.numbered import number_ears, numbered
 from tests.talking import BOTH
 
@@ -137,8 +137,8 @@ def test_calls_are_listed_newest_first(place: Place) -> None:
     lines = [line.split() for line in shown.splitlines() if "CA.." in line or "CA0" in line]
     assert [line[-1] for line in lines] == ["CA..000002", "CA..000001"]
     newer, older = lines
-    assert older[2:] == [CALLER, CALLED, "1:23", "ended", "15", "3", "CA..000001"]
-    assert newer[5:] == ["live", "0", "0", "CA..000002"]
+    assert older[2:] == [CALLER, CALLED, "1:23", "ended", "15", "CA..000001"]
+    assert newer[5:] == ["live", "0", "CA..000002"]
     assert abs(datetime.fromisoformat(" ".join(older[:2])).timestamp() - datetime.now().timestamp()) < 120
 
 
@@ -403,13 +403,29 @@ def test_what_is_missing_is_transcribed_from_the_recording(here: Place) -> None:
         said = here.out("backfill", "CA01")
     assert said.splitlines() == [
         "Inbound, 1.0 s to 2.0 s: 50 words found.",
-        "Outbound, 60.0 s to 61.0 s: nothing of it is on the recording, so it stays missing.",
+        "Outbound, 60.0 s to 61.0 s stays missing. Nothing of it is on the recording.",
     ]
     shown = here.json("show", "CA01")
     words = [word["text"] for segment in shown["segments"] for word in segment["words"]]
     assert words == [f"in{number}" for number in range(50, 100)]
     assert all(segment["backfilled"] for segment in shown["segments"])
     assert [gap["filled"] for gap in shown["gaps"]] == [True, False]
+
+
+def test_what_a_service_could_not_hear_is_said_and_stays_missing(here: Place) -> None:
+    with here.store() as store:
+        hear(store, 1, Gap(INBOUND, 500, 3_500, "away"))
+        record(here, store, 1)
+    with deepgram(here, Fault(drop=Drop(2_000, "reset")), *[Fault(refuse=Refusal(401, "INVALID_AUTH", "No."))] * 20):
+        found, stays = here.out("backfill", "CA01").splitlines()
+    assert re.fullmatch(r"Inbound, 0\.5 s to 3\.5 s: [1-9]\d* words found\.", found)
+    assert re.fullmatch(
+        r"Inbound, [12]\.\d s to 3\.5 s stays missing\. Deepgram did not hear all that is missing: .*[^.]\.", stays
+    )
+    with deepgram(here):
+        assert "stays missing" not in here.out("backfill", "CA01")
+    words = [word["text"] for segment in here.json("show", "CA01")["segments"] for word in segment["words"]]
+    assert words == [f"in{number}" for number in range(25, 175)]
 
 
 def test_webhooks_are_told_of_what_was_filled(here: Place) -> None:

@@ -288,6 +288,20 @@ def test_a_name_cannot_leave_its_voice() -> None:
     assert export.vtt(shown).split("\n")[3] == "<v A &gt; B &amp; &lt;C&gt; evil>hello</v>"
 
 
+@pytest.mark.parametrize("name", ["", "  ", "\n", "\u202e"])
+def test_a_name_that_shows_nothing_is_none(name: str) -> None:
+    shown = passages([segment("hello")], [gap(5_000, 6_000)], {"inbound": name, "outbound": name})
+    assert [passage.speaker for passage in shown] == ["Inbound", "Inbound"]
+
+
+def test_a_call_of_a_hundred_hours_and_a_word_without_length() -> None:
+    at_ms = 100 * 3_600_000
+    shown = passages([segment("now", at_ms, at_ms)], [gap(0, at_ms)])
+    assert [(ms(cue.start), ms(cue.end)) for cue in subtitles(shown)] == [(0, LONGEST_MS), (at_ms, at_ms + 1_000)]
+    assert captions(shown)[1].start == "100:00:00.000"
+    assert "[100:00:00.0] Inbound: now" in export.txt(shown)
+
+
 def test_nothing_turns_the_readers_eye_around() -> None:
     (passage,) = passages([segment("pay \u202e005$\u202c to \u2066me\u2069 \ud800")], [])
     assert passage.text == "pay 005$ to me"

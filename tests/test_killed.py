@@ -16,13 +16,19 @@ from socket import create_server
 import gevent
 import pytest
 
-from relay.store.records import Event, State
+from relay.backfill import UNSURE_MS, fill, open_gaps
+from relay.events import Track
+from relay.passes import Kind, Passes, Scope
+from relay.protocol import SpeechService
+from relay.store.lifetime import UNHEARD
+from relay.store.records import Call, Event, Gap, State
 from relay.store.store import Store
 from standins.deepgram import ListenServer
 from standins.twilio import CallFailed, SimulatedCall
-from tests.numbered import number_ears, numbered
+from tests.numbered import frame_of, number_ears, numbered
 from tests.program import program
 from tests.receiving import Received, Receiver
+from tests.talking import HASTE, deepgram, listening
 from tests.watching import Watcher
 
 KILLS = int(os.environ.get("KILLS", "3"))
@@ -34,6 +40,11 @@ def a_free_port() -> int:
     with create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
+
+
+def media_url(port: int, folder: Path) -> str:
+    """Where calls may be streamed to."""
+    return f"ws://127.0.0.1:{port}/media/{Passes(folder / 'data' / 'access').stream_key}"
 
 
 def keep_calling(url: str) -> None:
@@ -57,6 +68,7 @@ def keep_calling(url: str) -> None:
 def test_what_was_told_is_kept_once_and_what_is_owed_is_sent(tmp_path: Path) -> None:
     chance, port = random.Random(9), a_free_port()
     url = f"http://127.0.0.1:{port}"
+    token = Passes(tmp_path / "data" / "access").issue(Kind.TOKEN, {Scope.READ}, for_s=3600)
     watched: dict[int, str] = {}  # the finals that a viewer was told, by id
     received: list[Received] = []
     with Receiver() as receiver, ListenServer(ear=number_ears(final_ms=200)) as speech:
@@ -68,12 +80,12 @@ def test_what_was_told_is_kept_once_and_what_is_owed_is_sent(tmp_path: Path) -> 
             "WEBHOOK_SECRETS": SECRET,
             "WEBHOOK_ALLOW_PRIVATE": "true",
         }
-        callers = [gevent.spawn(keep_calling, f"ws://127.0.0.1:{port}/media") for _ in range(3)]
+        callers = [gevent.spawn(keep_calling, media_url(port, tmp_path)) for _ in range(3)]
         last_id: int | None = None
         for _ in range(KILLS):
             with program(folder=tmp_path, **settings) as server:
                 server.line("Server listening on")
-                watcher = Watcher(url, last_id=last_id)
+                watcher = Watcher(url, last_id=last_id, token=token)
                 watcher.wait_for_kind("segment.final")
                 gevent.sleep(chance.uniform(0, 2.0))  # the moment does not matter: any will do
                 server.tell(signal.SIGKILL)
@@ -84,7 +96,7 @@ def test_what_was_told_is_kept_once_and_what_is_owed_is_sent(tmp_path: Path) -> 
         gevent.killall(callers)
         with program(folder=tmp_path, **settings) as server:
             server.line("Server listening on")
-            watcher = Watcher(url, last_id=last_id)
+            watcher = Watcher(url, last_id=last_id, token=token)
             store = Store(f"sqlite:///{tmp_path}/data/calls.db")
             store.open()
             events = all_events(store)
@@ -111,6 +123,87 @@ def test_what_was_told_is_kept_once_and_what_is_owed_is_sent(tmp_path: Path) -> 
         document = one.document
         assert meant.setdefault(one.message_id, document) == document, "an id was used for two messages"
     assert {event.id for event in events if event.kind == "segment.final"} <= owed
+
+
+@pytest.mark.once
+@pytest.mark.timeout(300)
+def test_what_a_killed_server_had_not_transcribed_is_named_and_found_on_the_recording(tmp_path: Path) -> None:
+    """Of a call that ends with its server, and of one that Twilio brings again."""
+    port = a_free_port()
+    ear = number_ears(final_ms=range(1_000, 4_000, 20))
+    with ListenServer(ear=ear) as speech:
+        settings = {"PORT": str(port), "DEEPGRAM_API_KEY": "key", "DEEPGRAM_URL": speech.url, "RECORD": "wav"}
+        lost, resumed = (SimulatedCall(media_url(port, tmp_path)) for _ in range(2))
+        with program(folder=tmp_path, **settings) as server:
+            server.line("Server listening on")
+            talking = [gevent.spawn(talk, call, 60_000) for call in (lost, resumed)]
+            gevent.sleep(random.uniform(5.0, 8.0))  # the moment does not matter: any will do
+            server.tell(signal.SIGKILL)
+            server.end()
+            gevent.joinall(talking)
+        again = SimulatedCall(media_url(port, tmp_path), call_sid=resumed.call_sid)
+        with program(folder=tmp_path, **settings) as server:
+            server.line("Server listening on")
+            talk(again, 2_000)
+            again.stop()
+            again.close()
+            server.tell(signal.SIGTERM)
+            assert server.end() == 0
+        store = Store(f"sqlite:///{tmp_path}/data/calls.db")
+        store.open()
+        with listening() as speech_again:
+            for call in (lost, resumed):
+                is_whole_after_back_fill(store, call, deepgram(speech_again))
+        store.close(5)
+
+
+def talk(call: SimulatedCall, length_ms: int) -> None:
+    """Speaks in real time, until the line is cut."""
+    with suppress(OSError, CallFailed):
+        call.open()
+        call.start()
+        for ms in range(0, length_ms, 20):
+            for track in call.tracks:
+                call.say(track, numbered(track, ms, 20), at_ms=ms)
+            gevent.sleep(0.02)
+
+
+def is_whole_after_back_fill(store: Store, simulated: SimulatedCall, service: SpeechService) -> None:
+    """What is missing is named, no more and no less, and found on the recording; so each frame is said once."""
+    call = store.call(simulated.call_sid)
+    assert call is not None
+    first, *others = call.streams
+    for track in simulated.tracks:
+        missing = {ms // 20 for gap in open_gaps(store, call) if gap.track == track for ms in range(*reach(gap), 20)}
+        said = frames(store, call, track)
+        assert UNHEARD in {gap.reason for gap in open_gaps(store, call) if gap.track == track}
+        assert set(range(first.heard_ms // 20)) <= {*said} | missing, "what is missing has no name"
+        assert len({*said} & missing) <= 1, "what was said is named as missing"
+    for gap in open_gaps(store, call):
+        fill(store, call, gap, service, patience=HASTE)
+    for track in simulated.tracks:
+        said = frames(store, call, track)
+        assert said == list(range(len(said)))
+        still = [gap for gap in store.gaps(call.sid) if gap.track == track and not gap.filled]
+        assert len(said) * 20 > min([first.heard_ms, *(gap.start_ms for gap in still)]) - 20
+        assert all(first.heard_ms - gap.start_ms <= UNSURE_MS for gap in still)
+        if others:
+            assert frames(store, call, track, stream=1) == list(range(100))
+
+
+def reach(gap: Gap) -> tuple[int, int]:
+    return gap.start_ms, gap.end_ms
+
+
+def frames(store: Store, call: Call, track: Track, stream: int = 0) -> list[int]:
+    """The numbers of the frames that were said on one of its streams."""
+    begins = [each.offset_ms for each in call.streams] + [call.duration_ms + 1]
+    return [
+        frame_of(word.text)[1]
+        for segment in store.segments(call.sid)
+        for word in segment.words
+        if segment.track == track and begins[stream] <= word.start_ms < begins[stream + 1]
+    ]
 
 
 def note(watcher: Watcher, watched: dict[int, str]) -> None:

@@ -14,7 +14,7 @@ import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import gevent
 import pytest
@@ -47,6 +47,9 @@ from tests.calling import say as say_to
 from tests.numbered import numbered
 from tests.program import ROOT, clean_environment
 from tests.talking import BOTH, CALL, deepgram, listening
+
+if TYPE_CHECKING:
+    from tests.databases import Server
 
 pytest_plugins = ("tests.databases",)
 
@@ -215,6 +218,12 @@ def test_no_sid_leads_out_of_the_folder(tmp_path: Path, sid: str) -> None:
     path = path_of(tmp_path, sid)
     put(path, [stretch(INBOUND, 0, 20)])
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_no_two_sids_have_one_recording(tmp_path: Path) -> None:
+    """Whoever deletes one call would delete the other's."""
+    sids = ["é" * 100 + "1", "é" * 100 + "2", "a.", "a%2E", "", ".", "CA1", "CA1.wav", "C" * 5000, "C" * 5001]
+    assert len({path_of(tmp_path, sid) for sid in sids}) == len(sids)
 
 
 # --- A call ----------------------------------------------------------------------------------------------------
@@ -450,6 +459,29 @@ def test_a_lost_database_costs_no_audio(tmp_path: Path, hurry: None, monkeypatch
         one.close()
     assert one.lost_ms == 0
     assert read(one.path, OUTBOUND, 0, 1000) == numbered(OUTBOUND, 0, 1000)
+
+
+def test_a_recording_is_noted_when_the_database_comes_back_after_the_call(
+    postgresql: Server, tmp_path: Path, hurry: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would neither be found otherwise, nor be deleted with its call."""
+    monkeypatch.setattr(recording, "PLACE_WITHIN", 0.1)
+    monkeypatch.setattr(recording, "NOTE_MOST", 0.1)
+    with stored(postgresql.new_database()) as store, gevent.Timeout(60):
+        postgresql.stop()
+        try:
+            begin(store, CALL)
+            one = Recorder(tmp_path / "recordings", store).record(CALL, BOTH)
+            say(one, 1000)
+            one.close()
+            end(store, CALL, 1000)
+        finally:
+            postgresql.start()
+        while store.trouble or store.waiting or not (call := store.call(CALL.call_sid)) or not call.recording:
+            gevent.sleep(0.05)
+        assert call.recording == str(one.path)
+        assert store.delete(CALL.call_sid)
+    assert not one.path.exists()
 
 
 # --- Disks -----------------------------------------------------------------------------------------------------

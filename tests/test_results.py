@@ -5,26 +5,42 @@ from __future__ import annotations
 import json
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from http import HTTPStatus
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
+import gevent
 import pytest
+from gevent.monkey import get_original
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import create_engine, update
 
 from gladia_client import Gladia, GladiaSettings
+from relay import results as results_module
 from relay.events import CallEvent, CallResult, Complained, Summary, Transcript
 from relay.hub import Happened, Hub
+from relay.passes import Kind, Passes, Scope
 from relay.protocol import CallInfo
-from relay.results import Results
+from relay.recording import Stretch, path_of, put
+from relay.results import Results, kept_beside
+from relay.store.database import address
+from relay.store.tables import calls
+from relay.store.telling import LONGEST_SID, storable
 from standins.gladia import GladiaServer, Rules
 from standins.twilio import SimulatedCall
-from tests.calling import Relay, hang_up, in_time, relay
+from tests.calling import Relay, answered, hang_up, in_time, relay, say
 from tests.numbered import frame_words, number_ears
+from tests.program import program
+from tests.storing import Reader, Talk, eventually, opened
 from tests.talking import BOTH, CALL, HASTE, Hasty
+
+pytest_plugins = ("tests.databases",)
 
 ROOMY = 10.0  # seconds; nothing here takes nearly so long
 
@@ -106,7 +122,7 @@ def test_a_hostile_name_of_a_call_does_not_leave_the_folder(tmp_path: Path) -> N
         call_of(running, call_sid="../../../CA\\..\\hosti le\x00\n%2e")
     assert list(tmp_path.iterdir()) == [folder]
     (path,) = folder.iterdir()
-    assert path.name.startswith("_________CA____hosti_le___2e-gladia-")
+    assert path.name.startswith("..%2F..%2F..%2FCA%5C..%5Chosti%20le%20%0A%252e-gladia-")
 
 
 def test_a_result_that_nobody_wants_is_not_fetched(tmp_path: Path) -> None:
@@ -152,7 +168,7 @@ def keep(folder: Path, *happened: Happened) -> list[Path]:
     for one in happened:
         results.hear(one)
     results.close(ROOMY)
-    return sorted(folder.rglob("*")) if folder.exists() else []
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def result_of(call_sid: str = CALL.call_sid, session_id: str = "7", document: bytes = b"{}") -> Happened:
@@ -166,13 +182,61 @@ def test_no_name_leaves_the_folder(call_sid: str, session_id: str) -> None:
         folder = Path(above) / "results"
         (path,) = keep(folder, result_of(call_sid, session_id))
         assert path.parent == folder
-        assert path.is_file()
         assert list(Path(above).iterdir()) == [folder]
 
 
-def test_a_name_without_end_is_cut(tmp_path: Path) -> None:
-    (path,) = keep(tmp_path, result_of("C" * 10_000, "7" * 10_000))
-    assert len(path.name) < 255
+def test_names_without_end_are_cut_and_stay_different(tmp_path: Path) -> None:
+    sessions = ["7" * 10_000, "7" * 10_000 + "8"]
+    paths = keep(tmp_path, *(result_of("é" * 10_000, session) for session in sessions))
+    assert len(paths) == 2
+    assert all(len(path.name) < 255 for path in paths)
+
+
+SIDS: Final = ("CA1", "CA11", "CA1-gladia", "CA1.", "*", "?", "[C]A1", "", "é" * 150, "e\u0301" * 150, "e" * 201, "\0")
+
+
+@pytest.mark.parametrize("sid", SIDS)
+def test_all_that_lies_beside_the_store_is_known_by_its_call_and_nothing_of_another(sid: str, tmp_path: Path) -> None:
+    """It is deleted with its call; what the store calls the same is the same."""
+    recordings, results = tmp_path / "recordings", tmp_path / "results"
+    beside = kept_beside(recordings, results)
+    others = [other for other in SIDS if as_stored(other) != as_stored(sid)]
+    keep(results, *(result_of(other, session) for other in others for session in ("7", "gladia-7")))
+    theirs = set(results.iterdir())
+    keep(results, *(result_of(sid, session) for session in ("7", "gladia-7")))
+    assert set(beside(as_stored(sid))) == {path_of(recordings, as_stored(sid)), *results.iterdir()} - theirs
+    assert path_of(recordings, as_stored(sid)) not in {path_of(recordings, as_stored(other)) for other in others}
+
+
+def as_stored(sid: str) -> str:
+    return storable(sid, LONGEST_SID)
+
+
+def test_a_disk_that_does_not_answer_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the call, nor whoever else has need of a thread: name servers are asked by gevent's."""
+    disk, keep_file = get_original("threading", "Event")(), results_module._keep
+
+    def keep_in_the_end(path: Path, document: bytes) -> None:
+        disk.wait(ROOMY)
+        keep_file(path, document)
+
+    monkeypatch.setattr(results_module, "_keep", keep_in_the_end)
+    monkeypatch.setattr(results_module, "HELD_MOST", 20)  # bytes
+    results = Results(tmp_path)
+    with gevent.Timeout(ROOMY / 2):
+        for session in range(20):
+            results.hear(result_of(session_id=str(session)))
+        gevent.sleep(0)
+        assert gevent.get_hub().threadpool.apply(str, (1,)) == "1"
+        disk.set()
+    results.close(ROOMY)
+    assert len(list(tmp_path.rglob("*.json"))) == 10
+    assert "its result is not kept: the disk is too slow" in caplog.text
+    results.hear(result_of(session_id="later"))
+    results.close(ROOMY)
+    assert (tmp_path / f"{CALL.call_sid}-gladia-later.json").exists()
 
 
 def test_a_result_that_does_not_fit_leaves_nothing_behind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -195,3 +259,82 @@ def test_nothing_else_is_kept(tmp_path: Path) -> None:
     others: list[CallEvent] = [Summary("All is well."), Complained("no")]
     nobodys = Happened(None, CallResult("Gladia", "7", b"{}"))
     assert keep(tmp_path, nobodys, *(Happened(CALL, other) for other in others)) == []
+
+
+# --- With its call -----------------------------------------------------------------------------------------------
+
+
+def lies_beside(call_sid: str, recordings: Path, results: Path) -> list[Path]:
+    """A recording, and what two sessions made of the call."""
+    recording = path_of(recordings, call_sid)
+    put(recording, [Stretch(0, 0, bytearray(160))])
+    return [recording, *keep(results, result_of(call_sid, "7"), result_of(call_sid, "8"))]
+
+
+def test_what_lies_beside_the_store_is_deleted_with_its_call(database: str, tmp_path: Path) -> None:
+    """Also a recording of which the store knows nothing: it was away while that was made."""
+    recordings, results = tmp_path / "recordings", tmp_path / "results"
+    recordings.mkdir()
+    with opened(database, beside=kept_beside(recordings, results)) as store:
+        reader = Reader(store)
+        gone, kept = Talk(store).begin().end(), Talk(store).begin().end()
+        reader.until_ended(2)
+        theirs = {talk.sid: lies_beside(talk.sid, recordings, results) for talk in (gone, kept)}
+        assert store.delete(gone.sid)
+        assert {path for path in tmp_path.rglob("*") if path.is_file() and gone.sid in path.name} == set()
+        assert all(path.exists() for path in theirs[kept.sid] if kept.sid in path.name)
+        assert not store.delete(gone.sid)
+
+
+def test_what_lies_beside_the_store_is_too_old_with_its_call(database: str, tmp_path: Path) -> None:
+    recordings, results = tmp_path / "recordings", tmp_path / "results"
+    recordings.mkdir()
+    with opened(database) as store:
+        reader = Reader(store)
+        talk = Talk(store).begin().end()
+        reader.until_ended()
+        theirs = lies_beside(talk.sid, recordings, results)
+        engine = create_engine(address(database))
+        with engine.begin() as connection:
+            connection.execute(update(calls), {"started_at": 1, "ended_at": 2})
+        engine.dispose()
+        with opened(database, keep_days=1, beside=kept_beside(recordings, results)):
+            eventually(lambda: not any(path.exists() for path in theirs))
+            assert store.call(talk.sid) is None
+
+
+@pytest.mark.parametrize("by_command", [True, False])
+def test_the_program_deletes_all_of_a_call(tmp_path: Path, by_command: bool) -> None:
+    passes = Passes(tmp_path / "data" / "access")
+    token = passes.issue(Kind.TOKEN, {Scope.DELETE}, for_s=3600)
+    with GladiaServer(ear=number_ears(), key="key") as speech:
+        settings = {"SPEECH_SERVICE": "gladia", "GLADIA_URL": speech.url, "GLADIA_API_KEY": "key", "RECORD": "wav"}
+        with program(folder=tmp_path, PORT="0", **settings) as started:
+            url = started.line(r"listening on: http://(\S+)")[1]
+            call = answered(f"ws://{url}/media/{passes.stream_key}")
+            say(call, 2_000)
+            hang_up(call)
+            started.line(rf"^Call CA\.\.{call.call_sid[-6:]} ended")
+            eventually(lambda: len(files_of(tmp_path, call)) == 2)
+            if by_command:
+                with program("delete", call.call_sid, "--yes", folder=tmp_path, **settings) as deleting:
+                    assert deleting.end() == 0, deleting
+            else:
+                delete(f"http://{url}/api/calls/{call.call_sid}", token)
+            assert files_of(tmp_path, call) == []
+
+
+def files_of(folder: Path, call: SimulatedCall) -> list[Path]:
+    return [path for path in (folder / "data").rglob("*") if path.name.startswith(call.call_sid)]
+
+
+def delete(url: str, token: str) -> None:
+    """Asks until the call's end has been stored."""
+
+    def is_deleted() -> bool:
+        asked = Request(url, method="DELETE", headers={"Authorization": f"Bearer {token}"})
+        with suppress(HTTPError), urlopen(asked, timeout=ROOMY) as answer:
+            return bool(answer.status == HTTPStatus.NO_CONTENT)
+        return False
+
+    eventually(is_deleted)

@@ -8,15 +8,21 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gevent
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.runtime.environment import EnvironmentContext
+from gevent.monkey import get_original
 from sqlalchemy import create_engine, func, select, text, update
+from sqlalchemy.pool import PoolProxiedConnection
 
 from relay.errors import SettingsError
 from relay.events import (
@@ -29,15 +35,16 @@ from relay.events import (
 )
 from relay.hub import Happened
 from relay.store.batch import now_ms
-from relay.store.database import address
-from relay.store.lifetime import BETWEEN, KILLED
+from relay.store.database import _SCRIPT as SCRIPT
+from relay.store.database import BUSY_MS, Database, address
+from relay.store.lifetime import BETWEEN, KILLED, UNHEARD
 from relay.store.owner import STALE_MS, is_gone, this_process
 from relay.store.records import State, as_time
 from relay.store.store import StillLive, Store
 from relay.store.tables import calls as calls_table
 from relay.store.tables import metadata, owners, streams
 from tests.program import ROOT
-from tests.storing import IN, OUT, Reader, Talk, eventually, kinds, opened, texts
+from tests.storing import IN, OUT, PATIENCE, Reader, Talk, dead_process, eventually, kinds, opened, texts
 
 if TYPE_CHECKING:
     from tests.databases import Server
@@ -189,6 +196,19 @@ def test_what_is_of_no_stream_that_began_is_left_out(database: str) -> None:
         assert len(store.calls().items) == 1
 
 
+def test_what_is_of_no_stream_that_began_takes_nothing_from_the_streams_of_its_call(database: str) -> None:
+    with opened(database) as store:
+        reader = Reader(store)
+        talk = Talk(store).begin()
+        reader.until(len)
+        talk.say("far into the call", 60_000, 61_000)
+        Talk(store, talk.sid).say("from nowhere")
+        reader.until(texts)
+        assert (call := store.call(talk.sid)) is not None
+        assert call.duration_ms == 61_000
+        talk.end()
+
+
 # --- One call, one clock ------------------------------------------------------------------------------------
 
 
@@ -294,14 +314,6 @@ def abandon(url: str, owner: str, seen_at: int | None = None) -> None:
     engine.dispose()
 
 
-def dead_process() -> str:
-    """A process of this machine that has ended."""
-    script = "from relay.store.owner import this_process; print(this_process())"
-    return subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
-
-
 def test_what_a_killed_process_left_is_closed_at_the_next_start_with_its_last_second(database: str) -> None:
     with opened(database) as store:
         reader = Reader(store)
@@ -341,6 +353,84 @@ def test_a_process_elsewhere_is_dead_when_it_has_not_written_for_a_minute(databa
             assert call.state is State.ENDED
 
 
+def places(store: Store, sid: str) -> list[tuple[str, int, int, str]]:
+    """What is missing of a call, and why."""
+    return sorted((gap.track, gap.start_ms, gap.end_ms, gap.reason) for gap in store.gaps(sid) if not gap.filled)
+
+
+def heard_until(store: Store, sid: str, ms: int) -> None:
+    """Returns when the store knows that all streams of a call have come so far."""
+
+    def has_come() -> bool:
+        call = store.call(sid)
+        return call is not None and all(stream.heard_ms - stream.offset_ms >= ms for stream in call.streams)
+
+    eventually(has_come)
+
+
+def test_what_a_killed_process_had_not_transcribed_is_named_on_each_track(database: str) -> None:
+    with opened(database) as store:
+        talk = Talk(store).begin().say("one", 0, 1000).say("two", 500, 4000, track=OUT).say("three", 1000, 3000)
+        pause = Transcript(OUT, "", 4000, 6500, is_final=True)
+        talk.tell(pause, "Deepgram").miss(7000, 7500, track=OUT).listen(8000)
+        unrecognised = Talk(store).begin(services=()).listen(8000)
+        two = Talk(store, tracks=(IN,)).begin(services=("Deepgram", "Gladia")).say("by one", 0, 2000)
+        two.tell(Transcript(IN, "by the other", 0, 5000, is_final=True), "Gladia").listen(8000)
+        nearly = Talk(store, tracks=(IN,)).begin().say("all", 0, 7950).listen(8000)
+        for sid in (talk.sid, unrecognised.sid, two.sid, nearly.sid):
+            heard_until(store, sid, 8000)
+        assert [segment.text for segment in store.segments(talk.sid)] == ["one", "two", "three"]
+    abandon(database, dead_process())
+    with opened(database) as store:
+        assert places(store, talk.sid) == [
+            ("inbound", 3000, 8000, UNHEARD),
+            ("outbound", 6500, 7000, UNHEARD),
+            ("outbound", 7000, 7500, "Deepgram was away"),
+            ("outbound", 7500, 8000, UNHEARD),
+        ]
+        assert places(store, two.sid) == [("inbound", 5000, 8000, UNHEARD)]
+        assert places(store, unrecognised.sid) == places(store, nearly.sid) == []
+        events = store.events_after(0, call_sid=talk.sid)
+        assert kinds(events)[-5:] == ["gap"] * 4 + ["call.ended"]
+        assert len(events[-1].data["gaps"]) == 4
+
+
+def test_what_another_stream_transcribes_is_not_missing(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(database) as store:
+        whole, beside = Talk(store).begin(), Talk(store).begin()
+        Talk(store, whole.sid).begin().say("all of it", 0, 6000).listen(10_000).end(10_000)  # on another server
+        Talk(store, beside.sid).begin().listen(8000)  # stands by
+        whole.say("some", 0, 2000).listen(8000)
+        beside.say("some", 0, 2000).listen(8000)
+        heard_until(store, whole.sid, 8000)
+        heard_until(store, beside.sid, 8000)
+        abandon(database, dead_process())
+        passes(monkeypatch, 60_000)
+        lives = Talk(store, whole.sid).begin()
+        heard_until(store, whole.sid, 0)
+        with opened(database):
+            pass
+        assert not [gap for gap in store.gaps(whole.sid) if gap.reason == UNHEARD and gap.track == "inbound"]
+        once = {(track, end_ms // 1000) for track, _, end_ms, reason in places(store, beside.sid) if reason == UNHEARD}
+        assert once == {("inbound", 8), ("outbound", 8)}
+        assert sum(end - start for track, start, end, _ in places(store, beside.sid) if track == "inbound") < 6500
+        lives.end()
+
+
+def test_what_was_named_too_early_is_taken_back_when_the_process_lives(database: str) -> None:
+    with opened(database) as store:
+        reader, talk = Reader(store), Talk(store, tracks=(IN,)).begin().say("one").listen(5000)
+        heard_until(store, talk.sid, 5000)
+        abandon(database, dead_process())
+        with opened(database):
+            pass
+        reader.until_ended()
+        assert places(store, talk.sid) == [("inbound", 1000, 5000, UNHEARD)]
+        talk.say("two", 1000, 5000).end(5000)
+        reader.until_ended(2)
+        assert places(store, talk.sid) == []
+
+
 def test_a_redeploy_that_killed_the_first_stream_is_one_call_with_a_gap(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,13 +442,16 @@ def test_a_redeploy_that_killed_the_first_stream_is_one_call_with_a_gap(
         passes(monkeypatch, 10_000)
         Talk(store, talk.sid).begin().say("after", 0, 1000).end(2000)
         events = reader.until_ended(2)
-        assert kinds(events)[:4] == ["call.started", "segment.final", "call.ended", "call.resumed"]
-        assert events[2].data["reason"] == KILLED
+        assert kinds(events)[:6] == ["call.started", "segment.final", "gap", "gap", "call.ended", "call.resumed"]
+        assert events[4].data["reason"] == KILLED
         call = store.call(talk.sid)
         assert call is not None
         begins_ms = call.streams[1].offset_ms
         assert begins_ms >= 10_000
-        assert [(gap.start_ms, gap.end_ms) for gap in store.gaps(talk.sid)] == [(3000, begins_ms)] * 2
+        assert places(store, talk.sid) == [
+            *[("inbound", 1000, 3000, UNHEARD), ("inbound", 3000, begins_ms, BETWEEN)],
+            *[("outbound", 0, 3000, UNHEARD), ("outbound", 3000, begins_ms, BETWEEN)],
+        ]
 
 
 def test_a_gap_is_named_also_when_the_first_stream_is_found_dead_only_later(
@@ -383,7 +476,7 @@ def test_a_gap_is_named_also_when_the_first_stream_is_found_dead_only_later(
         call = store.call(talk.sid)
         assert call is not None
         begins_ms = call.streams[1].offset_ms
-        assert [(gap.start_ms, gap.end_ms) for gap in store.gaps(talk.sid)] == [(10, begins_ms)] * 2
+        assert places(store, talk.sid) == [(track, 10, begins_ms, BETWEEN) for track in ("inbound", "outbound")]
         second.end(1000)
         reader.until_ended()
 
@@ -399,7 +492,7 @@ def test_a_stream_that_was_taken_for_dead_and_lives_goes_on(database: str) -> No
         reader.until_ended()
         talk.say("two").end(5000)
         events = reader.until_ended(2)
-        assert kinds(events)[2:] == ["call.ended", "call.resumed", "segment.final", "call.ended"]
+        assert kinds(events)[2:] == ["gap", "call.ended", "call.resumed", "segment.final", "call.ended"]
         assert [segment["text"] for segment in events[-1].data["segments"]] == ["one", "two"]
 
 
@@ -450,6 +543,33 @@ def test_deleting_a_call_leaves_nothing_of_it(database: str, tmp_path: Path) -> 
         assert store.delete(stays.sid)
         assert {name: count for name, count in rows(database).items() if count} == {"owners": 1}
         assert index_terms(database) == []
+
+
+def test_the_words_of_a_deleted_call_are_no_more_in_any_file(tmp_path: Path) -> None:
+    def files_with(words: bytes) -> list[str]:
+        return [path.name for path in (tmp_path / "data").iterdir() if words in path.read_bytes().lower()]
+
+    with opened(f"sqlite:///{tmp_path}/data/calls.db") as store:
+        reader = Reader(store)
+        talks = [Talk(store).begin().say(f"xylophone number {number} and more").end() for number in range(200)]
+        secret = Talk(store).begin(caller="+15550123").say("quicksilver " * 20 + "zweihundert").end()
+        reader.until_ended(201)
+        assert files_with(b"quicksilver")
+        store.delete(secret.sid)
+        store.scour()
+        for words in (b"quicksilver", b"quicks", b"zweihundert", b"15550123", secret.sid.encode()):
+            assert files_with(words) == [], words
+        assert [hit.call.sid for hit in store.search("xylophone 7").items] == [talks[7].sid]
+
+
+def test_what_was_deleted_is_scoured_by_itself(tmp_path: Path) -> None:
+    with opened(f"sqlite:///{tmp_path}/calls.db") as store:
+        reader = Reader(store)
+        Talk(store).begin().say("xylophone").end()
+        secret = Talk(store).begin().say("quicksilver").end()
+        reader.until_ended(2)
+        store.delete(secret.sid)
+        eventually(lambda: not any(b"quicksilver" in path.read_bytes().lower() for path in tmp_path.iterdir()))
 
 
 def index_terms(url: str) -> list[str]:
@@ -509,6 +629,42 @@ def test_calls_older_than_they_are_to_be_kept_are_deleted(database: str, tmp_pat
         live.end()
 
 
+def test_recordings_of_no_call_go_when_they_are_too_old(database: str, tmp_path: Path) -> None:
+    folder, long_ago = tmp_path / "recordings", 1_000_000_000
+    folder.mkdir()
+    with opened(database) as store:
+        reader, known = Reader(store), Talk(store).begin().end()
+        reader.until_ended()
+        names = {name: folder / name for name in (f"CA{7:032x}.wav", f"CA{8:032x}.wav", f"{known.sid}.wav", "mine.wav")}
+        for path in names.values():
+            path.write_bytes(b"sound")
+            if path.name != f"CA{8:032x}.wav":
+                os.utime(path, (long_ago, long_ago))
+        with opened(database, keep_days=1, recordings=folder):
+            eventually(lambda: not names[f"CA{7:032x}.wav"].exists())
+        assert {path.name for path in folder.iterdir()} == {*names} - {f"CA{7:032x}.wav"}
+        with opened(database, keep_days=1, recordings=tmp_path / "nowhere"):
+            pass
+
+
+def test_processes_of_which_nothing_is_live_are_forgotten(database: str) -> None:
+    with opened(database) as store:
+        Talk(store).begin()
+        eventually(lambda: rows(database)["streams"])
+        engine = create_engine(address(database))
+
+        def known() -> set[str]:
+            with engine.connect() as connection:
+                return set(connection.scalars(select(owners.c.owner)))
+
+        with engine.begin() as connection:
+            connection.execute(owners.insert(), {"owner": "elsewhere 1 1 x", "seen_at": 1, "written": 1})
+        with opened(database):
+            eventually(lambda: "elsewhere 1 1 x" not in known())
+            assert store._owner in known()
+        engine.dispose()
+
+
 # --- Filling gaps -------------------------------------------------------------------------------------------
 
 
@@ -549,6 +705,27 @@ def test_all_processes_tell_the_same_in_the_order_of_ids(database: str) -> None:
         told = [reader.until_ended(40) for reader in readers]
         assert told[0] == told[1] == one.events_after(0, limit=500)
         assert all(before.id < after.id for before, after in pairwise(told[0]))
+
+
+def test_what_was_seen_by_a_look_around_is_not_told_again_by_who_wrote_it(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(database) as store:
+        reader, talk = Reader(store), Talk(store).begin()
+        reader.until(len)
+        dialect = store._database.writer.dialect
+        commit, pause = dialect.do_commit, get_original("time", "sleep")  # of this thread alone
+
+        def commit_and_dawdle(connection: PoolProxiedConnection) -> None:
+            commit(connection)
+            for _ in range(300):  # three seconds: the commit of something else brings no text
+                pause(0 if texts(reader.events) else 0.01)
+
+        monkeypatch.setattr(dialect, "do_commit", commit_and_dawdle)
+        talk.say("once").end()
+        reader.until_ended()
+        eventually(lambda: not store.waiting)
+        assert kinds(reader.events) == ["call.started", "segment.final", "call.ended"]
 
 
 def test_who_unsubscribed_is_told_no_more_and_who_fails_harms_nobody(
@@ -610,6 +787,60 @@ def test_the_tables_are_what_the_migrations_make(database: str) -> None:
         context = MigrationContext.configure(connection, opts={"include_object": is_shared, "compare_type": True})
         assert compare_metadata(context, metadata) == []
     engine.dispose()
+
+
+def made_by_version(revision: str, url: str) -> None:
+    """A database as an earlier version of the program left it: with a call that its server was killed in."""
+    made = Database(address(url))
+    made.standing()
+    with made.writer.begin() as connection, EnvironmentContext(Config(), SCRIPT, fn=up_to(revision)) as environment:
+        environment.configure(connection=connection)
+        environment.run_migrations()
+    with made.writer.begin() as connection:
+        for line in AN_OLD_CALL:
+            connection.execute(text(line))
+
+
+def up_to(revision: str) -> Callable[[Any, object], Any]:
+    return lambda present, _context: SCRIPT._upgrade_revs(revision, present)
+
+
+AN_OLD_CALL = (
+    "INSERT INTO calls VALUES (1, 'CA1', '+1', '+2', 1000, NULL, NULL, 5000, NULL)",
+    "INSERT INTO streams VALUES (1, 1, 'MZ1', '[\"inbound\"]', '[\"Deepgram\"]', 'x', 1000, 0, 5000, NULL, NULL, NULL)",
+    "INSERT INTO segments (call_id, stream_id, track, start_ms, end_ms, confidence, service, backfilled, created_at,"
+    " text, words) VALUES (1, 1, 'inbound', 0, 1000, 0.9, 'Deepgram', false, 1000, 'quicksilver and mercury', '[]')",
+)
+
+
+def test_a_database_of_an_earlier_version_is_brought_up_to_date(database: str) -> None:
+    made_by_version("1", database)
+    said: list[str] = []
+    store = Store(database)
+    store.open(said.append)
+    assert said == ["The database is brought up to date. With many calls in it this takes a while."]
+    assert [hit.segment.start_ms for hit in store.search("quick* mercury").items] == [0]
+    assert (call := store.call("CA1")) is not None
+    assert (call.state, call.end_reason, call.duration_ms) == (State.ENDED, KILLED, 5000)
+    assert store.gaps("CA1") == [], "nobody noted how far it was transcribed"
+    assert store.delete("CA1")
+    assert index_terms(database) == []
+    store.close(10)
+    with opened(database) as again:
+        Talk(again).begin().say("later").end()
+        eventually(lambda: again.search("later").items)
+
+
+def test_who_comes_while_another_process_brings_the_tables_up_to_date_waits_for_it(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/calls.db"
+    made_by_version("1", url)
+    with closing(sqlite3.connect(tmp_path / "calls.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        opening = gevent.spawn(Store(url).open)
+        gevent.sleep(BUSY_MS / 1000 + 1)
+        assert not opening.ready(), "it did not wait"
+        other.execute("COMMIT")
+    opening.get(timeout=PATIENCE)
 
 
 def test_a_database_made_by_a_newer_version_is_refused(database: str) -> None:

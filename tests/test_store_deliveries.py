@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from typing import Final
 
 import pytest
+from sqlalchemy import create_engine, select, update
 
 from relay.store.batch import now_ms
+from relay.store.database import address
 from relay.store.outbox import LEASE_MS
 from relay.store.records import Attempt, DeliveryState
 from relay.store.store import Store
-from tests.storing import Reader, Talk, opened
+from relay.store.tables import deliveries
+from tests.storing import Reader, Talk, dead_process, opened
 
 pytest_plugins = ("tests.databases",)
 
@@ -121,3 +124,30 @@ def test_a_deleted_calls_deliveries_are_gone(store: Store) -> None:
     assert store.deliveries().items == ()
     store.note_deliveries([Attempt(leased.id, delivered_at=1)])
     assert store.deliveries().items == ()
+
+
+def test_what_a_killed_process_was_about_to_send_is_due_at_the_next_start(store: Store, database: str) -> None:
+    a_call(store)
+    now = now_ms()
+    mine, theirs = store.due_deliveries("all", now, limit=2), store.due_deliveries("all", now, limit=1)
+    engine = create_engine(address(database))
+    with engine.begin() as connection:
+        killed = update(deliveries).where(deliveries.c.id == theirs[0].id)
+        connection.execute(killed, {"lessee": dead_process()})
+    engine.dispose()
+    with opened(database) as other:
+        due = other.due_deliveries("all", now_ms())
+    assert {delivery.id for delivery in due} & {delivery.id for delivery in [*mine, *theirs]} == {theirs[0].id}
+    assert due[0].message_id == theirs[0].message_id or due[-1].message_id == theirs[0].message_id
+
+
+def test_what_was_noted_is_nobodys_any_more(store: Store, database: str) -> None:
+    a_call(store)
+    later = now_ms() + 3_600_000
+    due = store.due_deliveries("all", now_ms())
+    store.note_deliveries([Attempt(delivery.id, next_at=later) for delivery in due])
+    engine = create_engine(address(database))
+    with engine.connect() as connection:
+        assert set(connection.scalars(select(deliveries.c.lessee))) == {None}
+    engine.dispose()
+    assert store.next_delivery_at("all") == later

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from relay.store.records import Event, Kind, State
 from relay.store.store import Store
-from relay.store.telling import Stretch, holes
+from relay.store.telling import Stretch, holes, uncovered
 from tests.storing import Reader, Talk, eventually, opened, texts
 
 pytest_plugins = ("tests.databases",)
@@ -126,3 +126,16 @@ def test_holes_are_where_no_stream_brought_audio_between_two_that_did(stretches:
     last = max((each.start_ms for each in stretches), default=0)
     missing = {ms for start_ms, end_ms in holes(stretches) for ms in range(start_ms, end_ms)}
     assert missing == {ms for ms in range(first, last) if not is_covered(ms)}
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.lists(st.tuples(st.integers(0, 40), st.integers(0, 60)), max_size=6))
+def test_what_no_other_stretch_covers_is_left_whole_and_in_order(
+    start_ms: int, end_ms: int, others: list[tuple[int, int]]
+) -> None:
+    left = list(uncovered(start_ms, end_ms, others))
+    covered = {ms for other_start_ms, other_end_ms in others for ms in range(other_start_ms, other_end_ms)}
+    assert [ms for stretch in left for ms in range(*stretch)] == [
+        ms for ms in range(start_ms, end_ms) if ms not in covered
+    ]
+    assert all(begins < ends for begins, ends in left)
+    assert all(before[1] < after[0] for before, after in pairwise(left))

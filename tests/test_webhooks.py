@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import re
+import runpy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from itertools import count
+from pathlib import Path
 from typing import Any, Final
 
 import gevent
 import pytest
 from gevent import socket
+from gevent.pywsgi import WSGIServer
 from gevent.queue import Queue
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +33,7 @@ from relay.outward import Answer, Outward, is_any
 from relay.protocol import CallInfo
 from relay.settings import read
 from relay.signing import new_secret
-from relay.store.records import PAGE, Attempt, Delivery, DeliveryState, Event, Kind
+from relay.store.records import PAGE, PAGE_MOST, Attempt, Delivery, DeliveryState, Event, Kind
 from relay.store.store import Store, StoreError
 from relay.webhooks import (
     AT_ONCE,
@@ -42,6 +46,7 @@ from relay.webhooks import (
     replay_failed,
     retry_after,
 )
+from tests.program import ROOT
 from tests.receiving import WITHIN, Receiver, client_tls, read_request, server_tls, serving
 
 pytest_plugins = ("tests.databases",)
@@ -148,7 +153,7 @@ def sending(calls: Calls, *urls: str, close_within: float = WITHIN) -> Iterator[
 
 def deliveries(store: Store) -> list[Delivery]:
     """All of them, oldest first."""
-    return sorted(store.deliveries().items, key=lambda delivery: delivery.id)
+    return sorted(store.deliveries(limit=PAGE_MOST).items, key=lambda delivery: delivery.id)
 
 
 # --- Settings -----------------------------------------------------------------------------------------------
@@ -309,6 +314,30 @@ def test_a_call_is_told_signed_and_in_order(database: str) -> None:
     assert len({post.message_id for post in told}) == 3
     assert {post.headers["content-type"] for post in told} == {"application/json"}
     assert all(datetime.fromisoformat(message["timestamp"]).tzinfo == UTC for message in read_by_package)
+
+
+def test_the_readme_s_receiver_understands_what_it_is_told(
+    database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (receiver,) = re.findall(r"```python\n(from flask .*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "receiver.py").write_text(receiver.replace("whsec_...", SECRET))
+    app = runpy.run_path(str(tmp_path / "receiver.py"), run_name="__main__")["app"]
+    server = WSGIServer(("127.0.0.1", 0), app, log=None, error_log=None)
+    server.start()
+    url = f"http://localhost:{server.server_port}/calls"
+    with calls_in(database, url) as calls:
+        calls.begin()
+        calls.say("good morning")
+        sender_to(url, calls.store, Clock()).send_due()
+        assert {delivery.last_status for delivery in deliveries(calls.store)} == {204}
+        calls.say("who is there")
+        sender_to(url, calls.store, Clock(), WEBHOOK_SECRETS=new_secret()).send_due()
+        assert deliveries(calls.store)[-1].last_status == 500
+    server.stop(timeout=0)
+    said = capsys.readouterr().out
+    assert said.startswith("call.started {'call_sid': 'CA0")
+    assert "good morning" in said
+    assert "who is there" not in said
 
 
 def test_what_happens_is_told_at_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -491,6 +520,38 @@ def test_who_asks_for_patience_is_left_alone_for_so_long(database: str, status: 
         assert {delivery.state for delivery in deliveries(calls.store)} == {DeliveryState.DELIVERED}
 
 
+def test_who_asks_for_patience_on_one_line_is_left_alone_on_all(database: str) -> None:
+    """Also when what was under way on another one arrives after that."""
+    together, asked, lines = gevent.event.Event(), gevent.event.Event(), list[socket.socket]()
+
+    def ask_on_one_and_take_on_the_other(sock: socket.socket) -> None:
+        lines.append(sock)
+        is_first = len(lines) == 1
+        read_request(sock)
+        if is_first:
+            assert together.wait(WITHIN)
+            sock.sendall(b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1200\r\nContent-Length: 0\r\n\r\n")
+            while sock.recv(4096):  # until the sender has understood and lets go
+                pass
+            asked.set()
+        else:
+            together.set()
+            assert asked.wait(WITHIN)
+            sock.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    clock = Clock()
+    with serving(ask_on_one_and_take_on_the_other) as url, calls_in(database, url) as calls:
+        calls.begin()
+        calls.begin()
+        sender = sender_to(url, calls.store, clock)
+        sender.send_due()
+        assert {delivery.state for delivery in deliveries(calls.store)} == {"pending", "delivered"}
+        clock.move(600)
+        calls.say()
+        assert not sender.send_due()
+    assert len(lines) == 2
+
+
 def test_nobody_can_ask_for_more_than_a_day(database: str) -> None:
     clock = Clock()
     with Receiver() as receiver, calls_in(database, receiver.url()) as calls:
@@ -586,6 +647,50 @@ def test_a_dead_endpoint_delays_no_other(database: str) -> None:
             for _ in range(30):
                 calls.say()
             assert len(receiver.take(31)) == 31
+
+
+def test_a_distant_endpoint_is_told_of_several_calls_at_once_and_of_each_in_order(database: str) -> None:
+    """One after the other would be ten a second where an answer takes 100 ms: less than thirty calls say."""
+    arrived, together = Queue[bytes](), gevent.event.Event()
+
+    def answer_when_two_have_come(sock: socket.socket) -> None:
+        while request := read_request(sock):
+            arrived.put(request)
+            if arrived.qsize() == 2:
+                together.set()
+            assert together.wait(WITHIN)
+            sock.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    with serving(answer_when_two_have_come) as url, calls_in(database, url) as calls:
+        events = [calls.begin(), calls.say(), calls.begin(), calls.say()]
+        sender_to(url, calls.store, Clock()).send_due()
+        assert {delivery.state for delivery in deliveries(calls.store)} == {DeliveryState.DELIVERED}
+        in_order = {delivery.message_id: delivery.event.id for delivery in deliveries(calls.store)}
+    told = [in_order[message_id(arrived.get()).split()[1].decode()] for _ in events]
+    for begun, said in ((0, 1), (2, 3)):
+        assert told.index(events[begun].id) < told.index(events[said].id)
+
+
+def test_of_a_call_that_is_deleted_nothing_more_is_told(database: str) -> None:
+    """What was said on it waits in memory by then, for an endpoint that takes its time."""
+    with calls_in(database) as other:
+        arrived: list[bytes] = []
+
+        def delete_it_meanwhile(sock: socket.socket) -> None:
+            while request := read_request(sock):
+                arrived.append(request)
+                assert other.store.delete(call.call_sid) or len(arrived) > 1
+                sock.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+        with serving(delete_it_meanwhile) as url, calls_in(database, url) as calls:
+            call = calls.begin()
+            calls.say("my number is topsecret")
+            calls.end()
+            kept = calls.begin()
+            sender_to(url, calls.store, Clock()).send_due()
+            assert [delivery.event.call_sid for delivery in deliveries(calls.store)] == [kept.call_sid]
+    assert len(arrived) == 2
+    assert not any(b"topsecret" in request for request in arrived)
 
 
 def test_a_backlog_is_not_read_at_once(database: str) -> None:
@@ -723,6 +828,27 @@ def test_a_database_that_is_away_is_waited_for(database: str, monkeypatch: pytes
 
 def _raise_trouble(*_: object) -> list[Delivery]:
     raise StoreError("the database is away")
+
+
+def test_whatever_fails_an_endpoint_is_told_on(
+    database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(webhooks_module, "LOOK_EVERY", 0.01)
+    with Receiver() as receiver, calls_in(database, receiver.url()) as calls:
+        due, failures = calls.store.due_deliveries, [RuntimeError("they said topsecret")]
+
+        def fail_once(*where: Any) -> list[Delivery]:
+            if failures:
+                raise failures.pop()
+            return due(*where)
+
+        monkeypatch.setattr(calls.store, "due_deliveries", fail_once)
+        calls.begin()
+        with sending(calls, receiver.url()):
+            assert receiver.next().document["type"] == "call.started"
+    assert not failures
+    assert "held up by a fault of this program: RuntimeError" in caplog.text
+    assert "topsecret" not in caplog.text
 
 
 def test_what_another_process_sends_again_is_found(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

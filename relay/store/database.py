@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from time import monotonic
@@ -26,6 +26,7 @@ from relay.errors import RelayError, SettingsError
 from relay.text import printable
 
 BUSY_MS: Final = 5000  # how long we wait for another program that writes
+MIGRATION_MS: Final = 3_600_000  # for another process that brings the tables up to date
 LOOK_AGAIN_S: Final = 0.02
 ONE_WRITER: Final = (
     5_001_2026  # PostgreSQL's advisory lock: one transaction writes at a time, so ids rise as they commit
@@ -119,13 +120,20 @@ class Database:
 
     def migrate(self) -> None:
         """Makes the tables, or brings them up to date. A second process that does it waits for the first."""
-        with (
-            _settings_error(self._file),
-            self.writer.begin() as connection,
-            EnvironmentContext(Config(), _SCRIPT, fn=_missing) as environment,
-        ):
-            environment.configure(connection=connection)
-            environment.run_migrations()
+        with _settings_error(self._file), self.writer.connect() as connection:
+            if self.is_sqlite:
+                driver: Any = connection.connection.driver_connection
+                driver.execute(f"PRAGMA busy_timeout = {MIGRATION_MS}")
+            with connection.begin(), EnvironmentContext(Config(), _SCRIPT, fn=_missing) as environment:
+                environment.configure(connection=connection)
+                environment.run_migrations()
+
+    def empty_log(self) -> None:
+        """Has SQLite take over what its write-ahead log holds, and cut that off: what was deleted is in there too. If
+        others are at it, that comes with the next."""
+        if self.is_sqlite:
+            with closing(self.writer.raw_connection()) as connection, suppress(sqlite3.OperationalError):
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _check(self, connection: Connection) -> None:
         if not self.is_sqlite and connection.scalar(text("SHOW server_encoding")) != "UTF8":

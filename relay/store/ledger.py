@@ -18,7 +18,11 @@ _OF_SEGMENT: Final = (
     *("speaker", "language", "service", "backfilled", "created_at"),
 )
 _OF_GAP: Final = ("track", "start_ms", "end_ms", "reason", "filled")
-_HEARD: Final = update(streams).where(streams.c.id == bindparam("of")).values(heard_ms=bindparam("until"))
+_HEARD: Final = (
+    update(streams)
+    .where(streams.c.id == bindparam("of"))
+    .values(heard_ms=bindparam("until"), final_ms=bindparam("finals", type_=streams.c.final_ms.type))
+)
 _LASTED: Final = (
     update(calls)
     .where(calls.c.id == bindparam("of"), calls.c.duration_ms < bindparam("until"))
@@ -40,8 +44,10 @@ class OpenStream:
     call_sid: str
     tracks: tuple[str, ...]
     services: tuple[str, ...]
+    started_at: int
     offset_ms: int
     heard_ms: int
+    final_ms: dict[str, int]
     was_closed: bool  # by someone who took its process for dead
     came_further: bool = False  # than its row says
 
@@ -50,6 +56,16 @@ class OpenStream:
         if until_ms > self.heard_ms:
             self.heard_ms = until_ms
             self.came_further = True
+
+    def understand(self, track: str, until_ms: int) -> None:
+        """A final of this track, or a pause, has ended here."""
+        if until_ms > self.final_ms.get(track, self.offset_ms):
+            self.final_ms[track] = until_ms
+            self.came_further = True
+
+    def place(self, at: int) -> int:
+        """Where on the call's clock it was at this time: how far it has come is told only now and again."""
+        return max(self.heard_ms, self.offset_ms + at - self.started_at)
 
 
 class Ledger:
@@ -135,7 +151,8 @@ class Ledger:
     def _write_progress(self) -> None:
         further = [stream for stream in self._streams.values() if stream.came_further]
         if further:
-            self.connection.execute(_HEARD, [{"of": stream.id, "until": stream.heard_ms} for stream in further])
+            rows = [{"of": stream.id, "until": stream.heard_ms, "finals": stream.final_ms} for stream in further]
+            self.connection.execute(_HEARD, rows)
             self.connection.execute(_LASTED, [{"of": stream.call_id, "until": stream.heard_ms} for stream in further])
         for stream in further:
             stream.came_further = False
@@ -152,8 +169,10 @@ class Ledger:
                 call_sid=row.call_sid,
                 tracks=tuple(row.tracks),
                 services=tuple(row.services),
+                started_at=row.started_at,
                 offset_ms=row.offset_ms,
                 heard_ms=row.heard_ms,
+                final_ms=dict(row.final_ms or {}),
                 was_closed=row.ended_at is not None and row.summary is None,
             )
             self._streams.setdefault((row.call_sid, row.sid), found)  # one that is known may have come further

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, delete, func, select, update
 
 from relay.events import StreamBegun, StreamEnded
 from relay.protocol import CallInfo
@@ -13,9 +14,12 @@ from relay.store.ledger import Ledger, OpenStream
 from relay.store.owner import is_gone
 from relay.store.records import Gap, Json, Kind, as_time
 from relay.store.tables import calls, gaps, owners, streams
-from relay.store.telling import Stretch, holes, storable, summary_of
+from relay.store.telling import Stretch, holes, storable, summary_of, uncovered
 
 KILLED: Final = "the program was stopped before the stream had ended"
+UNHEARD: Final = "the program was stopped before this was transcribed"
+LEAST_MS: Final = 100  # of audio without a final that are worth naming: no word is shorter
+NOTED_EVERY_MS: Final = 3000  # of audio at most, until it is told (relay.call) and written (relay.store.writer)
 BETWEEN: Final = "no stream brought it: the one before had ended"
 
 
@@ -41,9 +45,11 @@ def begin(ledger: Ledger, info: CallInfo, begun: StreamBegun, at: int) -> None:
 
 
 def reopen(ledger: Ledger, stream: OpenStream, at: int) -> None:
-    """Its process was taken for dead, and lives."""
+    """Its process was taken for dead, and lives: it will transcribe what it has heard."""
     row = {"owner": ledger.owner, "ended_at": None, "end_reason": None}
     ledger.connection.execute(update(streams).where(streams.c.id == stream.id), row)
+    untrue = gaps.c.stream_id == stream.id, gaps.c.reason == UNHEARD, ~gaps.c.filled
+    ledger.connection.execute(delete(gaps).where(*untrue))
     stream.was_closed = False
     call = _call(ledger, stream.call_sid)
     if call is not None and call.ended_at is not None:
@@ -75,6 +81,7 @@ def _begin_stream(ledger: Ledger, call_id: int, info: CallInfo, begun: StreamBeg
         "started_at": at,
         "offset_ms": offset_ms,
         "heard_ms": offset_ms,
+        "final_ms": {},
         "ended_at": None,
         "end_reason": None,
         "summary": None,
@@ -113,11 +120,36 @@ def _name_holes(ledger: Ledger, stream: OpenStream, at: int) -> None:
     ledger.flush()
     its = ledger.connection.execute(select(streams).where(streams.c.call_id == stream.call_id)).all()
     known = select(gaps.c.track, gaps.c.start_ms, gaps.c.end_ms).where(gaps.c.call_id == stream.call_id)
-    named = {tuple(row) for row in ledger.connection.execute(known)}
+    named = {(row.track, row.start_ms, row.end_ms) for row in ledger.connection.execute(known)}
     for track in stream.tracks:
         for start_ms, end_ms in holes([_stretch(row) for row in its if track in row.tracks]):
             if (track, start_ms, end_ms) not in named:
                 ledger.miss(stream, Gap(0, track, start_ms, end_ms, BETWEEN, filled=False), at)
+
+
+def _name_unheard(ledger: Ledger, stream: OpenStream, at: int) -> None:
+    """Names what of a dead stream's tracks came after their newest finals, and nobody else transcribes or has named."""
+    its = {row.id: row for row in ledger.connection.execute(select(streams).where(streams.c.call_id == stream.call_id))}
+    dead = its.pop(stream.id)
+    if dead.final_ms is None or not dead.services:
+        return
+    known = select(gaps.c.track, gaps.c.start_ms, gaps.c.end_ms).where(gaps.c.call_id == stream.call_id)
+    named = ledger.connection.execute(known).all()
+    for track in stream.tracks:
+        covered = [(gap.start_ms, gap.end_ms) for gap in named if gap.track == track]
+        covered += [(row.offset_ms, _transcribed_ms(row, track)) for row in its.values() if track in row.tracks]
+        for start_ms, end_ms in uncovered(dead.final_ms.get(track, dead.offset_ms), dead.heard_ms, covered):
+            if end_ms - start_ms >= LEAST_MS:
+                ledger.miss(stream, Gap(0, track, start_ms, end_ms, UNHEARD, filled=False), at)
+
+
+def _transcribed_ms(row: Row[Any], track: str) -> float:
+    """Up to where a stream's track is transcribed; a live one's will be."""
+    if row.ended_at is None:
+        return inf
+    finals: dict[str, int] = row.final_ms or {}
+    was_whole = bool(finals) and row.summary is not None
+    return float(row.heard_ms if was_whole else finals.get(track, row.offset_ms))
 
 
 def _stretch(row: Row[Any]) -> Stretch:
@@ -158,16 +190,26 @@ def close_dead(ledger: Ledger, call_id: int | None = None) -> int:
     """Closes what processes that are gone have left, at the last second that was heard. Gives how many streams."""
     dead = dead_streams(ledger.connection, ledger.owner, ledger.now, call_id)
     for row in dead:
-        closed = {"ended_at": row.call_started_at + row.heard_ms, "end_reason": KILLED}
+        closed = {"ended_at": row.call_started_at + _came_until_ms(row), "end_reason": KILLED}
         ledger.forget(row.call_sid)
         ledger.connection.execute(update(streams).where(streams.c.id == row.id), closed)
     for row in dead:
         stream = ledger.stream(CallInfo(row.call_sid, row.sid, ()))
         assert stream is not None
+        stream.reach(_came_until_ms(row))
+        ledger.flush()
+        _name_unheard(ledger, stream, ledger.now)
         _name_holes(ledger, stream, ledger.now)
     for call, sid in dict.fromkeys((row.call_id, row.call_sid) for row in dead):
         _end_call(ledger, call, sid, KILLED, ledger.now)
     return len(dead)
+
+
+def _came_until_ms(row: Row[Any]) -> int:
+    """Up to where a dead stream's audio came. The newest of it was not noted yet; but phones keep time, and when its
+    process last lived is known better."""
+    by_clock = row.offset_ms + (row.seen_at or 0) - row.started_at
+    return int(max(row.heard_ms, min(by_clock, row.heard_ms + NOTED_EVERY_MS)))
 
 
 def _end_call(ledger: Ledger, call_id: int, call_sid: str, reason: str, at: int) -> None:

@@ -9,8 +9,9 @@ from sqlalchemy import Connection, Row, Select, func, select, update
 
 from relay.store import reading
 from relay.store.ledger import Ledger
+from relay.store.owner import is_gone
 from relay.store.records import Attempt, Delivery, DeliveryState, Page
-from relay.store.tables import calls, deliveries, events
+from relay.store.tables import calls, deliveries, events, owners
 from relay.store.telling import storable
 
 LEASE_MS: Final = 60_000  # for so long a delivery is one worker's; then, if nothing was noted, it is due again
@@ -31,14 +32,33 @@ def next_delivery_at(connection: Connection, endpoint: str) -> int | None:
     return found
 
 
+def waiting(connection: Connection) -> dict[str, int]:
+    """How many are pending, by endpoint."""
+    count = select(deliveries.c.endpoint, func.count().label("number")).where(_PENDING).group_by(deliveries.c.endpoint)
+    return {row.endpoint: row.number for row in connection.execute(count)}
+
+
 def lease(ledger: Ledger, endpoint: str, now: int, limit: int) -> list[Delivery]:
     """What is due, oldest first; nobody else is given it for a while."""
     due = _PENDING, deliveries.c.endpoint == endpoint, deliveries.c.next_at <= now
     query = _deliveries().where(*due).order_by(deliveries.c.next_at, deliveries.c.id).limit(limit)
     leased = [_delivery(row) for row in ledger.connection.execute(query)]
     mine = deliveries.c.id.in_([delivery.id for delivery in leased])
-    ledger.connection.execute(update(deliveries).where(mine), {"next_at": now + LEASE_MS})
+    ledger.connection.execute(update(deliveries).where(mine), {"next_at": now + LEASE_MS, "lessee": ledger.owner})
     return leased
+
+
+def dead_lessees(connection: Connection, now: int) -> list[str]:
+    """Processes that are gone while deliveries are still theirs."""
+    query = select(deliveries.c.lessee, owners.c.seen_at).outerjoin(owners, owners.c.owner == deliveries.c.lessee)
+    rows = connection.execute(query.where(_PENDING, deliveries.c.lessee.is_not(None)).distinct())
+    return [row.lessee for row in rows if is_gone(row.lessee, row.seen_at or 0, now)]
+
+
+def free_leases(ledger: Ledger) -> None:
+    """Makes due what processes that are gone were about to send, or have sent and not noted."""
+    theirs = deliveries.c.lessee.in_(dead_lessees(ledger.connection, ledger.now))
+    ledger.connection.execute(update(deliveries).where(_PENDING, theirs), {"next_at": ledger.now, "lessee": None})
 
 
 def note(ledger: Ledger, attempts: Sequence[Attempt]) -> None:
@@ -50,6 +70,7 @@ def note(ledger: Ledger, attempts: Sequence[Attempt]) -> None:
             "last_error": attempt.error and storable(attempt.error),
             "delivered_at": attempt.delivered_at,
             "state": _state(attempt).value,
+            "lessee": None,
         }
         if attempt.next_at is not None:
             row["next_at"] = attempt.next_at
@@ -64,8 +85,10 @@ def _state(attempt: Attempt) -> DeliveryState:
 
 def replay(ledger: Ledger, delivery_id: int) -> bool:
     """Has it delivered once more."""
-    again = {"state": DeliveryState.PENDING.value, "attempts": 0, "next_at": ledger.now, "delivered_at": None}
-    return ledger.connection.execute(update(deliveries).where(deliveries.c.id == delivery_id), again).rowcount > 0
+    again = {"state": DeliveryState.PENDING.value, "attempts": 0, "next_at": ledger.now}
+    unsent = {"delivered_at": None, "lessee": None}
+    its = update(deliveries).where(deliveries.c.id == delivery_id)
+    return ledger.connection.execute(its, again | unsent).rowcount > 0
 
 
 def page_of_deliveries(

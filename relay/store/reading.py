@@ -14,6 +14,7 @@ from relay.store.query import Term, snippet
 from relay.store.records import (
     PAGE_MOST,
     Call,
+    CallSoFar,
     Event,
     Gap,
     Hit,
@@ -26,6 +27,7 @@ from relay.store.records import (
 from relay.store.searching import Within, index_of
 from relay.store.tables import calls, events, gaps, segments, streams
 
+_TOLD_APART: Final = (Kind.SEGMENT_FINAL.value, Kind.GAP.value)
 _CURSOR: Final = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})?")
 
 
@@ -134,6 +136,23 @@ def _stream(row: Row[Any]) -> Stream:
 
 
 # --- What was said, and what is missing ---------------------------------------------------------------------
+
+
+def transcript_of(connection: Connection, sid: str) -> CallSoFar | None:
+    """All that is known of a call. A transaction sees the database as it was at one moment, and ids rise in order of
+    commit: what is not in here has a greater one."""
+    found = call(connection, sid)
+    if found is None:
+        return None
+    last_id: int | None = connection.scalar(select(func.max(events.c.id)).join(calls).where(calls.c.sid == sid))
+    query = select(events, calls.c.sid).join(calls).where(calls.c.sid == sid, events.c.kind.not_in(_TOLD_APART))
+    return CallSoFar(
+        call=found,
+        segments=tuple(segments_of(connection, sid)),
+        gaps=tuple(gaps_of(connection, sid)),
+        events=tuple(event(row) for row in connection.execute(query.order_by(events.c.id))),
+        last_event_id=last_id or 0,
+    )
 
 
 def segments_of(connection: Connection, sid: str) -> list[Segment]:

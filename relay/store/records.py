@@ -32,9 +32,19 @@ class Kind(StrEnum):
     CALL_RESUMED = "call.resumed"  # a further stream of a call that had ended
     SEGMENT_FINAL = "segment.final"
     GAP = "gap"
+    SERVICE_LOST = "service.lost"  # once for each outage, however often it is tried again
+    SERVICE_BACK = "service.back"
     SERVICE_REPLACED = "service.replaced"
     ERROR = "error"
     CALL_ENDED = "call.ended"
+
+
+_PLACES: Final = {  # where an event's data says when on the call's clock it happened
+    Kind.CALL_RESUMED: "offset_ms",
+    Kind.SERVICE_REPLACED: "from_ms",
+    Kind.CALL_ENDED: "duration_ms",
+}
+_WHOLE: Final = ("segments", "gaps")  # in the data of an ended call, for those who get nothing else of it
 
 
 class DeliveryState(StrEnum):
@@ -214,6 +224,51 @@ class Event:
     def is_stored(self) -> bool:
         """Whether it has an id to resume from."""
         return self.id > 0
+
+    @property
+    def at_ms(self) -> int | None:
+        """When on the call's clock it happened; None if that was not noted."""
+        if self.kind is Kind.CALL_STARTED:
+            return 0
+        return self.data.get(_PLACES.get(self.kind, "at_ms"))
+
+    @property
+    def shown(self) -> Json:
+        """Its data for those who follow the call. What was said and is missing has been told them one by one."""
+        if self.kind in (Kind.SEGMENT_FINAL, Kind.GAP):
+            return self.data
+        return {name: value for name, value in self.data.items() if name not in _WHOLE} | {"at_ms": self.at_ms}
+
+    def as_json(self) -> Json:
+        """The event as the API shows it beside the transcript."""
+        return {
+            "id": self.id,
+            "kind": self.kind.value,
+            "at_ms": self.at_ms,
+            "created_at": as_time(self.created_at),
+            "data": self.shown,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CallSoFar:
+    """All that is known of a call at one moment. What happens later has an id above `last_event_id`."""
+
+    call: Call
+    segments: tuple[Segment, ...] = field(repr=False)
+    gaps: tuple[Gap, ...]
+    events: tuple[Event, ...]  # that are neither of these
+    last_event_id: int
+
+    def as_json(self) -> Json:
+        """The call as the API shows it, whole."""
+        return {
+            "call": self.call.as_json(),
+            "segments": [segment.as_json() for segment in self.segments],
+            "gaps": [gap.as_json() for gap in self.gaps],
+            "events": [event.as_json() for event in self.events],
+            "last_event_id": self.last_event_id,
+        }
 
 
 @dataclass(frozen=True, slots=True)

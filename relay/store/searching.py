@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, column, exists, func, literal, literal_column, select, table
+from sqlalchemy import ColumnElement, Connection, column, exists, func, literal, literal_column, select, table, text
 
 from relay.store.query import Term, without_accents
 from relay.store.tables import calls, segments
 
 NEWEST: Final = 5000  # segments that are looked through first: what is common is found there
 FEW: Final = 10_000  # hits that are all looked at; where there are more, segments are looked through from the newest on
+
+CHANGES_AT_LEAST: Final = 2  # as SQLite counts them, if a step of a merge had anything to do
+
+_MERGE: Final = text("INSERT INTO segments_text (segments_text, rank) VALUES ('merge', :steps)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,22 @@ def _with_labels(terms: Sequence[Term], within: Within) -> str:
     labels = {"call": within.call_id, "track": within.track, "speaker": within.speaker}
     wanted = (f"{kind}{value}".replace('"', " ") for kind, value in labels.items() if value is not None)
     return " AND ".join([_fts5(terms), *(f'labels : "{label}"' for label in wanted)])
+
+
+def scour(connection: Connection, steps: int) -> bool:
+    """Rewrites a part of SQLite's index, so that what was deleted from it is no more in the file. Tells whether there
+    is more to do. The deletion itself leaves the words, and a note that they do not count
+    (https://www.sqlite.org/fts5.html#the_merge_command). In PostgreSQL that is the work of its autovacuum.
+    """
+    if connection.dialect.name != "sqlite":
+        return False
+    before = _changes(connection)
+    connection.execute(_MERGE, {"steps": steps})
+    return _changes(connection) - before >= CHANGES_AT_LEAST
+
+
+def _changes(connection: Connection) -> int:
+    return connection.scalar(text("SELECT total_changes()")) or 0
 
 
 class PostgresIndex(Index):

@@ -6,7 +6,7 @@ All work with the database is done by real threads: one writes, a few read. The 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -14,21 +14,25 @@ from time import monotonic
 from typing import Final
 
 import gevent
+from gevent.event import Event as Flag
+from gevent.lock import BoundedSemaphore
+from sqlalchemy.exc import SQLAlchemyError
 
 from relay.events import Transcript
 from relay.hub import Happened
 from relay.protocol import CallInfo
-from relay.store import lifetime, outbox, reading, writing
+from relay.store import lifetime, outbox, reading, searching, sounds, writing
 from relay.store.batch import Written, now_ms
 from relay.store.database import Database, Standing, StoreError, address
+from relay.store.ledger import Ledger
 from relay.store.owner import this_process
 from relay.store.query import terms
-from relay.store.records import PAGE, PAGE_MOST, Attempt, Call, Delivery, Event, Gap, Hit, Page, Segment
+from relay.store.records import PAGE, PAGE_MOST, Attempt, Call, CallSoFar, Delivery, Event, Gap, Hit, Page, Segment
 from relay.store.searching import Within
-from relay.store.telling import LONGEST_SID, Heard, storable
+from relay.store.telling import LONGEST_SID, Heard, Outages, storable
 from relay.store.threads import Threads
 from relay.store.writer import Writer
-from relay.store.writing import StillLive
+from relay.store.writing import Deleted, StillLive
 
 __all__ = ["StillLive", "Store", "StoreError"]
 
@@ -38,25 +42,37 @@ READERS: Final = 4  # threads
 FOLLOW_EVERY: Final = 0.5  # seconds between two looks for what other processes have stored
 TIDY_EVERY: Final = 30.0  # seconds between two looks for what killed processes have left
 FORGET_EVERY: Final = 3600.0  # seconds between two looks for calls that are too old
+SCOUR_STEPS: Final = 200  # pages of the index that are rewritten in one transaction; some ten milliseconds
 FORGET_AT_ONCE: Final = 20  # calls in one transaction: what is said meanwhile waits for it
 LET_GO_WITHIN: Final = 2.0  # seconds that a thread may take to close its connection
 A_DAY_MS: Final = 24 * 3600 * 1000
 
 EventListener = Callable[[Sequence[Event]], None]
+Beside = Callable[[str], Iterable[Path]]
 
 
 class Store:
     """Calls and what was said on them. `hear` is a listener of the hub."""
 
     def __init__(
-        self, url: str, *, keep_days: int | None = None, endpoints: Mapping[str, frozenset[str]] | None = None
+        self,
+        url: str,
+        *,
+        keep_days: int | None = None,
+        recordings: Path | None = None,
+        beside: Beside = lambda call_sid: (),
+        endpoints: Mapping[str, frozenset[str]] | None = None,
     ) -> None:
         """`url`: sqlite:///data/calls.db or postgresql://... Raises SettingsError for anything else.
 
+        `keep_days`: after which calls are deleted, and what is in the folder of `recordings` without a call.
+        `beside`: the files of a call that lie beside the database, by its SID; they go with it. Asked in a thread.
         `endpoints`: the webhooks by name, and the kinds of events that each wants.
         """
         self._database = Database(address(url))
         self._keep_days = keep_days
+        self._recordings = recordings
+        self._beside = beside
         self._owner = this_process()
         self._readers = Threads(self._database.reader, READERS)
         self._writers = Threads(self._database.writer, 1)
@@ -68,9 +84,11 @@ class Store:
             on_written=self._on_written,
             on_unsaved=self._tell,
         )
+        self._outages = Outages()
         self._listeners: list[EventListener] = []
+        self._scour, self._one_scours = Flag(), BoundedSemaphore()  # something was deleted
         self._told = 0  # the newest event that the listeners know
-        self._background = [gevent.Greenlet(self._follow), gevent.Greenlet(self._tidy)]
+        self._background = [gevent.Greenlet(run) for run in (self._follow, self._tidy, self._scour_when_told)]
 
     # --- Its life -------------------------------------------------------------------------------------------
 
@@ -117,8 +135,13 @@ class Store:
 
     def hear(self, happened: Happened) -> None:
         """Takes what is worth keeping. Never waits. A listener of the hub."""
-        if happened.call is not None and writing.is_kept(happened.event):
-            self._writer.put(Heard(now_ms(), _storable(happened.call), happened.event, happened.service))
+        call, event = happened.call, happened.event
+        if call is not None and writing.is_kept(event) and self._outages.is_news(call, event):
+            self._writer.put(Heard(now_ms(), _storable(call), event, happened.service))
+
+    def offset_ms(self, stream_sid: str) -> int:
+        """Where a live stream of this process begins on its call's clock; 0 until that is written."""
+        return self._writer.offset_ms(storable(stream_sid, LONGEST_SID))
 
     def subscribe(self, listener: EventListener) -> Callable[[], None]:
         """Tells the listener of all events from now on, whichever process stored them, in the order of their ids, each
@@ -155,6 +178,10 @@ class Store:
     def call(self, sid: str) -> Call | None:
         """One call."""
         return self._readers.run(lambda connection: reading.call(connection, sid))
+
+    def transcript(self, sid: str) -> CallSoFar | None:
+        """All that is known of a call at one moment. What follows its last event's id is not in it, and all else is."""
+        return self._readers.run(lambda connection: reading.transcript_of(connection, sid))
 
     def segments(self, sid: str) -> list[Segment]:
         """All that was said on a call, in order of time."""
@@ -195,23 +222,39 @@ class Store:
     # --- What is changed; all of these wait for the commit and raise StoreError at once while there is trouble --
 
     def delete(self, sid: str) -> bool:
-        """Deletes a call and all that belongs to it, its recording too. False if there is none.
+        """Deletes a call and all that belongs to it, its files too. False if there is none.
 
         Raises StillLive while it runs.
         """
-        recordings = self._writer.ask(lambda ledger: writing.delete_call(ledger, sid))
-        self._remove(recordings or [])
-        return recordings is not None
+        deleted = self._writer.ask(lambda ledger: writing.delete_call(ledger, sid))
+        self._remove(self._files_of(deleted))
+        self._scour.set()
+        return bool(deleted)
+
+    def scour(self) -> None:
+        """Overwrites what the index for search still has of deleted calls, step by step, so that others may write in
+        between. The store does so by itself after each deletion; who is about to close it waits here."""
+        with self._one_scours:
+            self._scour.clear()
+            steps = -SCOUR_STEPS  # negative: all of the index, from now on
+            while self._writer.ask(partial(_scour, steps=steps)):
+                steps = SCOUR_STEPS
+            self._readers.do(self._database.empty_log)
 
     def note_recording(self, sid: str, path: str) -> bool:
         """Notes where a call's recording lies. False if there is no such call."""
         return self._writer.ask(lambda ledger: writing.note_recording(ledger, sid, path))
 
-    def fill_gap(self, gap_id: int, finals: Iterable[Transcript], service: str) -> bool:
+    def fill_gap(
+        self, gap_id: int, finals: Iterable[Transcript], service: str, rest: Sequence[tuple[int, int]] = ()
+    ) -> bool:
         """Puts what was said in a gap into its place and marks the gap as filled, at once or not at all. Times are the
-        call's. False if there is no such gap or it is filled already: nothing is stored twice."""
+        call's. False if there is no such gap or it is filled already: nothing is stored twice.
+
+        `rest`: from where to where nobody could hear it still; that stays a gap.
+        """
         said = list(finals)
-        return self._writer.ask(lambda ledger: writing.fill_gap(ledger, gap_id, said, service))
+        return self._writer.ask(lambda ledger: writing.fill_gap(ledger, gap_id, said, service, rest))
 
     # --- Webhooks -------------------------------------------------------------------------------------------
 
@@ -226,6 +269,10 @@ class Store:
     def next_delivery_at(self, endpoint: str) -> int | None:
         """When the next delivery to this endpoint is due; None if none is pending."""
         return self._readers.run(lambda connection: outbox.next_delivery_at(connection, endpoint))
+
+    def waiting_deliveries(self) -> dict[str, int]:
+        """How many deliveries are pending, by endpoint."""
+        return self._readers.run(outbox.waiting)
 
     def note_deliveries(self, attempts: Sequence[Attempt]) -> None:
         """Notes how attempts went, in one commit."""
@@ -294,30 +341,42 @@ class Store:
         dead = self._readers.run(lambda connection: lifetime.dead_streams(connection, self._owner, now_ms()))
         if dead:
             self._writer.ask(lifetime.close_dead)
+        if self._readers.run(lambda connection: outbox.dead_lessees(connection, now_ms())):
+            self._writer.ask(outbox.free_leases)
 
     def _forget_old(self) -> None:
+        self._writer.ask(writing.forget_owners)
         if self._keep_days is None:
             return
         before = now_ms() - self._keep_days * A_DAY_MS
-        forgotten = 1
-        while forgotten:
-            forgotten, recordings = self._writer.ask(
-                lambda ledger: writing.delete_ended_before(ledger, before, FORGET_AT_ONCE)
-            )
-            self._remove(recordings)
+        while deleted := self._writer.ask(lambda ledger: writing.delete_ended_before(ledger, before, FORGET_AT_ONCE)):
+            self._remove(self._files_of(deleted))
+            self._scour.set()
+        if (folder := self._recordings) is not None:
+            self._remove(self._readers.run(lambda connection: sounds.orphans(connection, folder, before)))
 
-    def _remove(self, recordings: Sequence[str]) -> None:
-        """Deletes sound files, when what was known of them is gone."""
-        if recordings:
-            self._readers.do(partial(_unlink, recordings))
+    def _scour_when_told(self) -> None:
+        while True:
+            self._scour.wait()
+            try:
+                self.scour()
+            except (StoreError, SQLAlchemyError):
+                self._scour.set()
+                gevent.sleep(TIDY_EVERY)
+
+    def _files_of(self, deleted: Deleted) -> Iterator[str | Path]:
+        for sid, recording in deleted.items():
+            if recording is not None:
+                yield recording
+            yield from self._beside(sid)
+
+    def _remove(self, files: Iterable[str | Path]) -> None:
+        """Deletes files, when what was known of their calls is gone; which they are a thread may have to look up."""
+        self._readers.do(partial(sounds.unlink, files))
 
 
-def _unlink(paths: Iterable[str]) -> None:
-    for path in paths:
-        try:
-            Path(path).unlink(missing_ok=True)
-        except OSError as trouble:
-            log.warning("the recording of a deleted call could not be deleted: %s", trouble.strerror)
+def _scour(ledger: Ledger, steps: int) -> bool:
+    return searching.scour(ledger.connection, steps)
 
 
 def _before(cursor: str | None) -> int | None:

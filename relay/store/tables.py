@@ -67,6 +67,7 @@ streams: Final = Table(
     Column("started_at", BigInteger, nullable=False),
     Column("offset_ms", BigInteger, nullable=False),
     Column("heard_ms", BigInteger, nullable=False),
+    Column("final_ms", JSON(none_as_null=True)),  # of each track: up to where it is transcribed; null: nobody noted it
     Column("ended_at", BigInteger),
     Column("end_reason", Text),
     Column("summary", JSON(none_as_null=True)),
@@ -134,6 +135,7 @@ deliveries: Final = Table(
     Column("state", Text, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("next_at", BigInteger, nullable=False),
+    Column("lessee", Text),  # the process that is about to send it
     Column("last_status", Integer),
     Column("last_error", Text),
     Column("delivered_at", BigInteger),

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
-from relay.events import CallEvent, StreamEnded, Transcript, Word
+from relay.events import (
+    CallEvent,
+    Listened,
+    ServiceConnected,
+    ServiceLost,
+    ServiceRefused,
+    ServiceReplaced,
+    StreamEnded,
+    Transcript,
+    Word,
+)
 from relay.protocol import CallInfo
 from relay.store.records import Event, Json, Kind, Segment
 
@@ -17,13 +27,54 @@ LONGEST_SID: Final = 200  # characters; Twilio's have 34
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a stream's audio has come, and for each track where its newest final ended: also one that is a pause."""
+
+    until_ms: int = 0
+    final_ms: Mapping[str, int] = field(default_factory=dict)
+
+    def further(self, event: Listened | Transcript) -> Progress:
+        """What it is after this was told."""
+        if isinstance(event, Listened):
+            return Progress(event.until_ms, self.final_ms)
+        return Progress(self.until_ms, {**self.final_ms, str(event.track): event.end_ms})
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """Something worth keeping, and when it was heard."""
 
     at: int
     call: CallInfo
-    event: CallEvent
+    event: CallEvent | Progress
     service: str = ""
+
+
+class Outages:
+    """Which services are lost to which streams just now, so that an outage is told once and not at every try."""
+
+    def __init__(self) -> None:
+        self._lost: set[tuple[CallInfo, str]] = set()
+
+    def is_news(self, call: CallInfo, event: CallEvent) -> bool:
+        """Whether a service was lost that was there, or came back that was lost; anything else is news."""
+        match event:
+            case ServiceLost(service=service):
+                known = (call, service) in self._lost
+                self._lost.add((call, service))
+                return not known
+            case ServiceConnected(service=service):
+                return self._forget(call, service)
+            case ServiceReplaced(service=service) | ServiceRefused(service=service):
+                self._forget(call, service)
+            case StreamEnded():
+                self._lost = {lost for lost in self._lost if lost[0] != call}
+        return True
+
+    def _forget(self, call: CallInfo, service: str) -> bool:
+        was_lost = (call, service) in self._lost
+        self._lost.discard((call, service))
+        return was_lost
 
 
 def storable(text: str, longest: int = LONGEST_TEXT) -> str:
@@ -95,6 +146,17 @@ def holes(stretches: Sequence[Stretch]) -> Iterator[tuple[int, int]]:
         if stretch.is_live:
             return
         heard_ms = max(heard_ms or 0, stretch.end_ms)
+
+
+def uncovered(start_ms: int, end_ms: int, others: Iterable[tuple[int, float]]) -> Iterator[tuple[int, int]]:
+    """What of a stretch none of the others covers."""
+    for other_start_ms, other_end_ms in sorted(others):
+        if other_start_ms < min(other_end_ms, end_ms):
+            if start_ms < other_start_ms:
+                yield start_ms, other_start_ms
+            start_ms = max(start_ms, int(min(other_end_ms, end_ms)))
+    if start_ms < end_ms:
+        yield start_ms, end_ms
 
 
 def summary_of(ended: StreamEnded) -> Json:

@@ -20,7 +20,7 @@ from relay.store.batch import Asked, Batch, Unwritable, Written, now_ms, write
 from relay.store.database import StoreError, sentence
 from relay.store.ledger import Ledger
 from relay.store.records import Event
-from relay.store.telling import Heard, unsaved
+from relay.store.telling import Heard, Progress, unsaved
 from relay.store.threads import NO_VALUE, Outcome, Threads, outcome_of
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Writer:
         self._on_written = on_written
         self._on_unsaved = on_unsaved
         self._asked: list[Asked[Any]] = []
-        self._live: dict[CallInfo, int] = {}  # streams, and how far their audio has come
+        self._live: dict[CallInfo, Progress] = {}  # streams, and how far they have come
         self._offsets: dict[str, int] = {}  # of live streams, on their calls' clocks
         self._number = 0  # of the newest batch
         self._in_hand = 0  # things in the batch that is being written
@@ -70,6 +70,10 @@ class Writer:
         """How many things are not yet written."""
         return len(self.backlog) + self._in_hand
 
+    def offset_ms(self, stream_sid: str) -> int:
+        """Where a live stream begins on its call's clock; 0 until that is written."""
+        return self._offsets.get(stream_sid, 0)
+
     def start(self) -> None:
         """Begins to write."""
         self._greenlet.link_exception(self._report)
@@ -80,12 +84,12 @@ class Writer:
         if self._closing.is_set():
             return
         match heard.event:
-            case Listened(until_ms):
+            case Listened() | Transcript(text="") as event:
                 if heard.call in self._live:
-                    self._live[heard.call] = until_ms
+                    self._live[heard.call] = self._live[heard.call].further(event)
                 return
             case StreamBegun():
-                self._live[heard.call] = self._offsets[heard.call.stream_sid] = 0
+                self._live[heard.call], self._offsets[heard.call.stream_sid] = Progress(), 0
             case StreamEnded():
                 self._live.pop(heard.call, None)
                 self._offsets.pop(heard.call.stream_sid, None)
@@ -120,7 +124,7 @@ class Writer:
     def _run(self) -> None:
         while True:
             while (batch := self._take()) is not None:
-                self._in_hand = sum(not isinstance(heard.event, Listened) for heard in batch.heard)
+                self._in_hand = sum(not isinstance(heard.event, Progress) for heard in batch.heard)
                 self._commit(batch)
                 self._in_hand = 0
             if self._closing.is_set():
@@ -134,9 +138,9 @@ class Writer:
         if not (self.backlog or self._asked or is_due):
             return None
         heard, at = self.backlog.take(BATCH_MOST), now_ms()
-        if is_due:
+        if is_due and not self.backlog:  # a pause is noted after the words before it
             self._beat_at = monotonic() + BEAT_EVERY
-            heard += [Heard(at, call, Listened(until_ms)) for call, until_ms in self._live.items()]
+            heard += [Heard(at, call, progress) for call, progress in self._live.items()]
         asked, self._asked = self._asked, []
         return self._batch(heard, asked)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Row, delete, select, update
 
 from relay.errors import RelayError
 from relay.events import (
@@ -13,8 +13,11 @@ from relay.events import (
     Gap,
     Listened,
     NotTranscribed,
+    ServiceConnected,
+    ServiceLost,
     ServiceRefused,
     ServiceReplaced,
+    StandsBy,
     StreamBegun,
     StreamEnded,
     Transcript,
@@ -23,9 +26,12 @@ from relay.store import lifetime, records
 from relay.store.ledger import Ledger, OpenStream
 from relay.store.records import Kind
 from relay.store.tables import calls, gaps, owners, streams
-from relay.store.telling import Heard, segment_of, storable
+from relay.store.telling import Heard, Progress, segment_of, storable, uncovered
 
 FORGOTTEN_MS: Final = 24 * 3600 * 1000  # after which a process that has no live stream is not remembered
+
+
+Deleted = dict[str, str | None]  # calls that are gone, and where their recordings lay
 
 
 class StillLive(RelayError):
@@ -33,12 +39,16 @@ class StillLive(RelayError):
 
 
 def is_kept(event: CallEvent) -> bool:
-    """Whether this is worth writing down. Interims are not, nor is a pause that was listened to."""
+    """Whether this is worth writing down. Interims are not, nor a stream that only brings what another one brings."""
     if isinstance(event, Transcript):
-        return event.is_final and bool(event.text)
-    return isinstance(
-        event, StreamBegun | StreamEnded | Listened | Gap | ServiceReplaced | ServiceRefused | NotTranscribed
-    )
+        return event.is_final
+    return isinstance(event, _KEPT) and not isinstance(event, StandsBy)
+
+
+_KEPT: Final = (
+    *(StreamBegun, StreamEnded, Listened, Gap, NotTranscribed),
+    *(ServiceConnected, ServiceLost, ServiceReplaced, ServiceRefused),
+)
 
 
 def enter(ledger: Ledger, heard: Heard) -> None:
@@ -53,18 +63,26 @@ def enter(ledger: Ledger, heard: Heard) -> None:
     match heard.event:
         case Transcript() as said:
             stream.reach(said.end_ms + stream.offset_ms)
+            stream.understand(str(said.track), said.end_ms + stream.offset_ms)
             segment = segment_of(said, heard.service, stream.offset_ms, heard.at)
             ledger.say(stream.call_id, stream.call_sid, stream, segment)
-        case Listened(until_ms):
+        case Progress(until_ms, final_ms):
             stream.reach(until_ms + stream.offset_ms)
+            for track, end_ms in final_ms.items():
+                stream.understand(track, end_ms + stream.offset_ms)
         case Gap() as gap:
             _miss(ledger, stream, gap, heard.at)
         case ServiceReplaced() as replaced:
             _replace(ledger, stream, replaced, heard.at)
+        case ServiceLost(service, reason):
+            _note(ledger, stream, Kind.SERVICE_LOST, heard.at, service=service, reason=storable(reason))
+        case ServiceConnected(service, from_ms):
+            from_ms += stream.offset_ms
+            _note(ledger, stream, Kind.SERVICE_BACK, heard.at, service=service, from_ms=from_ms)
         case ServiceRefused(service, reason):
-            _complain(ledger, stream, service, reason, heard.at)
+            _note(ledger, stream, Kind.ERROR, heard.at, service=service, reason=storable(reason))
         case NotTranscribed(reason):
-            _complain(ledger, stream, None, reason, heard.at)
+            _note(ledger, stream, Kind.ERROR, heard.at, service=None, reason=storable(reason))
         case StreamEnded() as ended:
             lifetime.end(ledger, stream, ended, heard.at)
     return None
@@ -90,21 +108,32 @@ def _replace(ledger: Ledger, stream: OpenStream, replaced: ServiceReplaced, at: 
     ledger.announce(stream.call_id, Kind.SERVICE_REPLACED, at, data)
 
 
-def _complain(ledger: Ledger, stream: OpenStream, service: str | None, reason: str, at: int) -> None:
-    data = {"call_sid": stream.call_sid, "stream_sid": stream.sid, "service": service, "reason": storable(reason)}
-    ledger.announce(stream.call_id, Kind.ERROR, at, data)
+def _note(ledger: Ledger, stream: OpenStream, kind: Kind, at: int, **what: str | int | None) -> None:
+    """Announces what happened to the stream, with its place on the call's clock."""
+    data = {"call_sid": stream.call_sid, "stream_sid": stream.sid, "at_ms": stream.place(at), **what}
+    ledger.announce(stream.call_id, kind, at, data)
 
 
 # --- What people ask for ------------------------------------------------------------------------------------
 
 
-def fill_gap(ledger: Ledger, gap_id: int, finals: Iterable[Transcript], service: str) -> bool:
-    """Puts what was said in a gap into its place, once."""
+def fill_gap(
+    ledger: Ledger, gap_id: int, finals: Iterable[Transcript], service: str, rest: Sequence[tuple[int, int]]
+) -> bool:
+    """Puts what was said in a gap into its place, once. The rest, which nobody could hear, stays a gap."""
     query = select(gaps, calls.c.sid).join(calls).where(gaps.c.id == gap_id, ~gaps.c.filled)
     gap = ledger.connection.execute(query).one_or_none()
-    if gap is None:
+    parts = [] if gap is None else list(uncovered(gap.start_ms, gap.end_ms, rest))
+    if gap is None or not parts:
         return False
-    ledger.connection.execute(update(gaps).where(gaps.c.id == gap_id), {"filled": True})
+    (start_ms, end_ms), *more = parts
+    ledger.connection.execute(
+        update(gaps).where(gaps.c.id == gap_id), {"start_ms": start_ms, "end_ms": end_ms, "filled": True}
+    )
+    for filled, stretches in ((True, more), (False, uncovered(gap.start_ms, gap.end_ms, parts))):
+        for start_ms, end_ms in stretches:
+            row = {name: getattr(gap, name) for name in ("call_id", "stream_id", "track", "reason")}
+            ledger.insert(gaps, **row, start_ms=start_ms, end_ms=end_ms, filled=filled)
     for said in finals:
         if said.is_final and said.text:
             ledger.say(gap.call_id, gap.sid, None, segment_of(said, service, 0, ledger.now, backfilled=True))
@@ -116,33 +145,30 @@ def note_recording(ledger: Ledger, sid: str, path: str) -> bool:
     return ledger.connection.execute(update(calls).where(calls.c.sid == sid), {"recording": path}).rowcount > 0
 
 
-def delete_call(ledger: Ledger, sid: str) -> list[str] | None:
-    """Deletes a call; all other rows go with it. Gives the path of its recording, if it has one; None if there is no
-    such call."""
+def delete_call(ledger: Ledger, sid: str) -> Deleted:
+    """Deletes a call, if there is one; all other rows go with it."""
     query = select(calls).where(calls.c.sid == sid)
     call = ledger.connection.execute(query).one_or_none()
     if call is not None and lifetime.close_dead(ledger, call.id):
         call = ledger.connection.execute(query).one()
     if call is None:
-        return None
+        return {}
     if call.ended_at is None:
         raise StillLive("The call still runs; it can be deleted when it has ended.")
-    return _delete(ledger, [(call.id, call.recording)])
+    return _delete(ledger, [call])
 
 
-def delete_ended_before(ledger: Ledger, at: int, most: int) -> tuple[int, list[str]]:
-    """Deletes some of the calls that ended before. Gives how many, and the paths of their recordings."""
-    query = select(calls.c.id, calls.c.recording).where(calls.c.started_at < at, calls.c.ended_at < at)
-    query = query.order_by(calls.c.started_at).limit(most)
-    old = [(row.id, row.recording) for row in ledger.connection.execute(query)]
-    return len(old), _delete(ledger, old)
+def delete_ended_before(ledger: Ledger, at: int, most: int) -> Deleted:
+    """Deletes some of the calls that ended before."""
+    query = select(calls).where(calls.c.started_at < at, calls.c.ended_at < at)
+    return _delete(ledger, ledger.connection.execute(query.order_by(calls.c.started_at).limit(most)).all())
 
 
-def _delete(ledger: Ledger, gone: Sequence[tuple[int, str | None]]) -> list[str]:
+def _delete(ledger: Ledger, gone: Sequence[Row[Any]]) -> Deleted:
     ledger.flush()
-    ledger.connection.execute(delete(calls).where(calls.c.id.in_([call_id for call_id, _ in gone])))
+    ledger.connection.execute(delete(calls).where(calls.c.id.in_([call.id for call in gone])))
     ledger.forget_all()
-    return [recording for _, recording in gone if recording is not None]
+    return {call.sid: call.recording for call in gone}
 
 
 def forget_owners(ledger: Ledger) -> None:
