@@ -1,4 +1,4 @@
-"""The commands for calls that were kept: list, show, export, search, delete, back-fill, and their webhooks.
+"""The commands for calls that were kept: list, show, export, search, delete, back-fill, and their webhooks; and tokens.
 
 `app.py` adds them to its own, and gives them, as click's object, the function that reads the environment.
 """
@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -23,12 +24,14 @@ from rich.table import Table
 from rich.text import Text
 
 from relay import export
-from relay.backfill import fill, open_gaps
+from relay.backfill import Filled, fill, open_gaps
 from relay.connection import Patience
 from relay.console import short
 from relay.endpoints import WebhookSettings
 from relay.errors import RelayError, SettingsError
 from relay.events import Track
+from relay.passes import Kind, Pass, Passes, Scope
+from relay.results import kept_beside
 from relay.settings import Settings, read
 from relay.store.records import PAGE_MOST, Call, Delivery, DeliveryState, Gap, Hit, Part, Segment, State
 from relay.store.store import Store
@@ -39,6 +42,7 @@ from services import OFFERS, SpeechSettings, speech_service
 
 Environment = Callable[[], Mapping[str, str]]
 
+SHOWN_OF_ID: Final = 12  # characters of a pass's; no two begin with the same
 SHOWN: Final = 20  # calls, hits or deliveries, unless asked otherwise
 CLOSE_WITHIN: Final = 10.0  # seconds the database gets to take what is still to be written
 NAMED_AT_MOST: Final = 3  # calls that a shortened SID may mean
@@ -67,10 +71,11 @@ class _AboutSids(click.Command):
 def opened(environment: Environment) -> Iterator[Store]:
     """The store as the settings have it; the server may run beside."""
     environ = environment()
-    url = read(Settings, environ).database_url
-    if url is None:
+    settings = read(Settings, environ)
+    if (url := settings.database_url) is None:
         raise SettingsError("DATABASE_URL is none: calls are not kept.")
-    store = Store(url, endpoints=read(WebhookSettings, environ).wanted)
+    beside = kept_beside(Path(settings.recordings_folder), Path(settings.results_folder))
+    store = Store(url, beside=beside, endpoints=read(WebhookSettings, environ).wanted)
     store.open(lambda line: click.echo(line, err=True))
     try:
         yield store
@@ -176,7 +181,7 @@ def calls(
             _print_json([call.as_json() for call in page.items])
         elif page.items:
             _print_table(
-                ("Began", "From", "To", "Length", "State", "Words", "Segments", "Call"),
+                ("Began", "From", "To", "Length", "State", "Words", "Call"),
                 (_call_row(call, store.segments(call.sid)) for call in page.items),
             )
             if page.next is not None:
@@ -189,7 +194,7 @@ def _call_row(call: Call, segments: list[Segment]) -> Iterable[str | Text]:
     words = sum(len(segment.words) or len(segment.text.split()) for segment in segments)
     state = Text(call.state.value, style="green" if call.state is State.LIVE else "")
     numbers = (_number(call.caller), _number(call.called))
-    return (_local(call.started_at), *numbers, _length(call), state, str(words), str(len(segments)), short(call.sid))
+    return (_local(call.started_at), *numbers, _length(call), state, str(words), short(call.sid))
 
 
 @click.command(cls=_AboutSids)
@@ -307,6 +312,7 @@ def delete(environment: Environment, sid: str, yes: bool) -> None:
             what = "its transcript" if call.recording is None else "its transcript and its recording"
             click.confirm(f"Delete {printable(call.sid)} of {_local(call.started_at)} with {what}?", abort=True)
         store.delete(call.sid)
+        store.scour()
     click.echo(f"{printable(call.sid)} is deleted.")
 
 
@@ -328,8 +334,8 @@ def backfill(environment: Environment, sid: str, service: str | None) -> None:
         patience = Patience(answer=read(Settings, environ).service_silence_s)
         for gap in gaps:
             with _bar(gap) as on_progress:
-                said = fill(store, call, gap, listener, patience=patience, on_progress=on_progress)
-            click.echo(_filled(gap, None if said is None else sum(len(final.words) for final in said)))
+                filled = fill(store, call, gap, listener, patience=patience, on_progress=on_progress)
+            click.echo("\n".join(_outcome(gap, filled)))
 
 
 @contextmanager
@@ -344,10 +350,14 @@ def _place(gap: Gap) -> str:
     return f"{export.NAMES[gap.track]}, {gap.start_ms / 1000:.1f} s to {gap.end_ms / 1000:.1f} s"
 
 
-def _filled(gap: Gap, words: int | None) -> str:
-    if words is None:
-        return f"{_place(gap)}: nothing of it is on the recording, so it stays missing."
-    return f"{_place(gap)}: {words} {'word' if words == 1 else 'words'} found."
+def _outcome(gap: Gap, filled: Filled) -> Iterator[str]:
+    """What was found of a gap, and what of it stays missing."""
+    stays = [replace(gap, start_ms=start_ms, end_ms=end_ms) for start_ms, end_ms in filled.rest]
+    if stays != [gap]:
+        words = sum(len(final.words) or len(final.text.split()) for final in filled.said)
+        yield f"{_place(gap)}: {words} {'word' if words == 1 else 'words'} found."
+    for part in stays:
+        yield f"{_place(part)} stays missing. {filled.why}."
 
 
 @click.command()
@@ -401,7 +411,93 @@ def _delivery_row(delivery: Delivery) -> Iterable[str | Text]:
     )
 
 
-COMMANDS: Final = (calls, show, export_command, search, delete, backfill, webhooks)
+@click.group()
+def token() -> None:
+    """Let programs in: issue, list and end tokens, and end sessions and links to calls.
+
+    A token is sent as `Authorization: Bearer TOKEN`. What is ended is worth nothing at once, and live feeds that it
+    opened are closed within seconds.
+    """
+
+
+@token.command("issue", cls=_AboutSids)
+@click.option(
+    "--scope",
+    "scopes",
+    type=click.Choice([scope.value for scope in Scope]),
+    multiple=True,
+    default=(Scope.READ.value,),
+    show_default=True,
+    help="What it may do; may be repeated.",
+)
+@click.option("--call", "sid", metavar="SID", help="Only with this call.  [default: with all]")
+@click.option("--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="How long it is good.")
+@click.option("--name", default="", callback=_storable, help="What you call it.")
+@click.pass_obj
+def issue_token(environment: Environment, scopes: tuple[str, ...], sid: str | None, days: int, name: str) -> None:
+    """Print a new token. It is kept nowhere: nobody can print it again."""
+    if sid is not None:
+        with opened(environment) as store:
+            sid = found(store, sid).sid
+    try:
+        text = _passes(environment).issue(Kind.TOKEN, map(Scope, scopes), for_s=days * 86_400, call_sid=sid, name=name)
+    except OSError as trouble:
+        raise SettingsError(f"ACCESS_FOLDER cannot be written to: {trouble.strerror}.") from None
+    click.echo(text)
+
+
+@token.command("list")
+@click.pass_obj
+def list_tokens(environment: Environment) -> None:
+    """List tokens, links to calls, and sessions of people who have logged in."""
+    passes = [one for one in _passes(environment).all() if one.kind is not Kind.STREAM]
+    if passes:
+        head = ("ID", "Kind", "May", "Call", "Name", "Good until")
+        _print_table(head, map(_pass_row, sorted(passes, key=lambda one: one.created_at, reverse=True)))
+    else:
+        click.echo("There is no token. `python app.py token issue` makes one.")
+
+
+@token.command("end")
+@click.argument("ids", metavar="ID...", nargs=-1)
+@click.option("--all-sessions", is_flag=True, help="Log everybody out.")
+@click.pass_obj
+def end_token(environment: Environment, ids: tuple[str, ...], all_sessions: bool) -> None:
+    """End tokens, links and sessions by their IDs, which `token list` shows."""
+    if not ids and not all_sessions:
+        raise click.UsageError("Name an ID, or --all-sessions.")
+    passes = _passes(environment)
+    ending = {_meant(passes, id_).id for id_ in ids}
+    ending |= {one.id for one in passes.all() if all_sessions and one.kind is Kind.SESSION}
+    for id_ in ending:
+        passes.end(id_)
+    click.echo(f"{len(ending)} ended.")
+
+
+def _meant(passes: Passes, shown: str) -> Pass:
+    """The pass of an ID as it was shown."""
+    for one in passes.all():
+        if len(shown) >= SHOWN_OF_ID and one.id.startswith(shown):
+            return one
+    raise click.BadParameter(f"there is nothing with the ID {printable(shown)}.", param_hint="ID")
+
+
+def _passes(environment: Environment) -> Passes:
+    return Passes(Path(read(Settings, environment()).access_folder))
+
+
+def _pass_row(one: Pass) -> Iterable[str | Text]:
+    return (
+        one.id[:SHOWN_OF_ID],
+        one.kind.value,
+        ", ".join(sorted(one.scopes)),
+        "all" if one.call_sid is None else printable(one.call_sid),
+        printable(one.name),
+        _local(one.expires_at * 1000),
+    )
+
+
+COMMANDS: Final = (calls, show, export_command, search, delete, backfill, webhooks, token)
 
 
 # --- How it is shown ----------------------------------------------------------------------------------------
@@ -410,7 +506,7 @@ COMMANDS: Final = (calls, show, export_command, search, delete, backfill, webhoo
 def _print_table(head: tuple[str, ...], rows: Iterable[Iterable[str | Text]]) -> None:
     table = Table(box=SIMPLE, highlight=False)
     for name in head:
-        table.add_column(name, overflow="fold", no_wrap=name == "Call")  # SIDs are copied; nothing is left out
+        table.add_column(name, overflow="fold", no_wrap=name in ("Call", "ID"))  # SIDs are copied; nothing is left out
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     Rich().print(table)

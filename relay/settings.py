@@ -184,7 +184,8 @@ class Settings:
         "PUBLIC_URL",
         None,
         address("https", "http"),
-        "How the world reaches us (your tunnel's https address). `python app.py doctor` tries it and prints the TwiML.",
+        "How the world reaches us (your tunnel's https address): /twiml and Twilio's signatures go by it. "
+        "`python app.py doctor` tries it and prints the TwiML.",
     )
     tracks: str = setting(
         "CALL_TRACKS",
@@ -235,5 +236,17 @@ class Settings:
         "data/results",
         text,
         "Where the JSON is kept that a service gives of a whole call after its end. It holds what was said.",
+    )
+    access_folder: str = setting(
+        "ACCESS_FOLDER",
+        "data/access",
+        text,
+        "Where the key lies that signs cookies, links and tokens, and what they are for. Keep it to yourself.",
+    )
+    trusted_proxies: int = setting(
+        "TRUSTED_PROXIES",
+        0,
+        whole(0, 10),
+        "How many proxies stand before us whose word counts on who asks, and how (X-Forwarded-For, -Proto). 0: none.",
     )
     verbose: bool = setting("VERBOSE", False, switch, "Tell more: counts of media messages, pauses, ignored messages.")
