@@ -46,6 +46,7 @@ from rich.table import Table
 
 from relay.audio import SAMPLES_PER_MS
 from relay.events import Track
+from relay.passes import Passes
 from standins.deepgram import ListenServer
 from standins.ear import EarOptions, Heard, Phrase, Word
 from standins.simulation import Pace
@@ -155,6 +156,7 @@ def take_turn(chunk_ms: int, calls: int, seconds: float) -> Turn:
         with _child([str(ROOT / "app.py"), "serve"], Path(bare), environ) as (relay, shown):
             url = next(line.split()[-1] for line in iter(lambda: _line(shown), "") if "ws://" in line)
             gevent.spawn(shown.read)  # as a terminal does
+            url += f"/{Passes(Path(bare) / 'data' / 'access').stream_key}"
             sent, cpu_us, load = _talk(url, calls, seconds, relay.pid, service.pid)
             report = json.loads(_line(said))
             relay.send_signal(signal.SIGTERM)

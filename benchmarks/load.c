@@ -26,8 +26,8 @@ static struct {
     bool in_phase, full_speed;
     double ramp_s, warm_s, window_s, drain_s;
     pid_t watch;
-    const char *certificate, *key;
-} asked = {.calls = 10, .tracks = 2, .ramp_s = 1, .warm_s = 2, .window_s = 5, .drain_s = 8};
+    const char *path, *certificate, *key;
+} asked = {.path = "/media", .calls = 10, .tracks = 2, .ramp_s = 1, .warm_s = 2, .window_s = 5, .drain_s = 8};
 
 /* ---- What is measured --------------------------------------------------------------------------------- */
 
@@ -262,7 +262,7 @@ static void open_call(struct call *call, int number) {
     if (asked.full_speed) setsockopt(call->end.stream.fd, SOL_SOCKET, SO_SNDBUF, &(int){FULL_BUFFER}, sizeof(int));
     watch(&call->end, EPOLL_CTL_ADD, EPOLLIN);
     calls_open++;
-    ask_upgrade("/media", asked.relay, "User-Agent: TwilioMediaStreams/1.0\r\n", &call->end.out);
+    ask_upgrade(asked.path, asked.relay, "User-Agent: TwilioMediaStreams/1.0\r\n", &call->end.out);
     flush(&call->end);
 }
 
@@ -684,7 +684,7 @@ static void read_options(int count, char **words) {
         {"relay", 1, 0, 'r'},    {"service", 1, 0, 's'}, {"calls", 1, 0, 'c'},  {"tracks", 1, 0, 't'},
         {"in-phase", 0, 0, 'i'}, {"pace", 1, 0, 'p'},    {"ramp", 1, 0, 'R'},   {"warm", 1, 0, 'W'},
         {"window", 1, 0, 'w'},   {"drain", 1, 0, 'd'},   {"watch", 1, 0, 'P'},  {"certificate", 1, 0, 'C'},
-        {"key", 1, 0, 'K'},      {0}};
+        {"key", 1, 0, 'K'},      {"path", 1, 0, 'u'},    {0}};
     int option;
     while ((option = getopt_long(count, words, "", options, NULL)) != -1) switch (option) {
         case 'r': asked.relay = atoi(optarg); break;
@@ -700,6 +700,7 @@ static void read_options(int count, char **words) {
         case 'P': asked.watch = atoi(optarg); break;
         case 'C': asked.certificate = optarg; break;
         case 'K': asked.key = optarg; break;
+        case 'u': asked.path = optarg; break;
         default: die("see read_options() for what can be asked");
         }
     if (!asked.relay || !asked.service || asked.calls < 1 || asked.tracks < 1 || asked.tracks > TRACKS_MOST)

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from relay.passes import Passes
+
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parent
 
@@ -142,6 +144,7 @@ class Bench:
 
     def __init__(self, build: Path, relay_core: int, load_core: int) -> None:
         self._build = build
+        self._access = build / "access"
         self._relay_core = relay_core
         self.tls = False
         os.sched_setaffinity(0, {load_core})  # ourselves and all we start; a relay is moved away at once
@@ -187,7 +190,8 @@ class Bench:
     def _measure_once(self, relay: Relay, load: Load, round_: int) -> Run:
         port, service = _free_ports()
         with self._started(relay, load, port, service) as process:
-            command = [str(self._build / "load"), *self._load_options(load, port, service), "--watch", str(process.pid)]
+            options = self._load_options(relay, load, port, service)
+            command = [str(self._build / "load"), *options, "--watch", str(process.pid)]
             began, before = time.monotonic(), _cpu_of_others(process.pid)
             told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LOAD_WITHIN)
             passed = (time.monotonic() - began) * (os.cpu_count() or 1)
@@ -195,11 +199,12 @@ class Bench:
             others = sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items()) / passed
         return Run(relay, load, round_, {} if told.returncode else json.loads(told.stdout), others)
 
-    def _load_options(self, load: Load, port: int, service: int) -> list[str]:
+    def _load_options(self, relay: Relay, load: Load, port: int, service: int) -> list[str]:
         options: dict[str, object] = {
             "relay": port,
             "service": service,
             "calls": load.calls,
+            "path": f"/media/{Passes(self._access).stream_key}" if relay == OURS else "/media",
             "pace": "max" if load.saturated else "real",
             "ramp": load.ramp_s,
             "warm": load.warm_s,
@@ -220,6 +225,7 @@ class Bench:
             "DEEPGRAM_URL": f"{'wss' if load.tls else 'ws'}://127.0.0.1:{service}",
             "DEEPGRAM_API_KEY": "none",
             "AUDIO_CHUNK_MS": str(load.chunk_ms),
+            "ACCESS_FOLDER": str(self._access),
             "SSL_CERT_FILE": certificate,
             "WEBSOCKET_CLIENT_CA_BUNDLE": certificate if self.tls else "",
         }

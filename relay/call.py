@@ -12,6 +12,7 @@ import gevent
 import orjson
 from gevent.event import Event
 
+from relay.admission import MEDIA_PATH, TurnedAway, Visit
 from relay.audio import SAMPLES_PER_MS, Piece, Timeline
 from relay.connection import Patience
 from relay.conversation import Tally
@@ -29,6 +30,7 @@ from relay.events import (
     MessageReceived,
     NotTranscribed,
     SocketAccepted,
+    StandsBy,
     Started,
     Stopped,
     StreamBegun,
@@ -47,10 +49,13 @@ from relay.twilio import PHONE_AUDIO, parse
 log = logging.getLogger(__name__)
 
 START_WITHIN: Final = 10.0  # seconds from the socket's opening to `start`; Twilio sends it at once
+BEFORE_START_MOST: Final = 20  # messages of a stranger; Twilio says two
 LAST_LOOK: Final = 0.1  # seconds we read on when the deadline has passed: the process may have been asleep
 STALE_AFTER: Final = 5.0  # seconds without media, after which a newer stream of the same tracks takes over
 FRAME_MS: Final = 20  # of audio in one of Twilio's media messages; in practice, it is not documented
 TICK_MS: Final = 10  # between two moments at which streams wake; up to so much delay is added to a chunk's own
+LAST_FRAMES_WITHIN: Final = 2.0  # seconds of silence after which a stream that Twilio says is over is over
+POLICY_VIOLATION: Final = 1008  # of a close frame (RFC 6455, 7.4.1)
 TELL_EVERY: Final = 500  # media messages between two counts: ten seconds of one track
 TELL_LISTENED_EVERY: Final = 2.0  # seconds
 CALLER: Final = "from"  # custom parameters of a stream, in its TwiML: <Parameter name="from" value="{{From}}"/>
@@ -145,9 +150,9 @@ class Switchboard:
         """How many streams there are."""
         return len(self._streams)
 
-    def answer(self, socket: Socket, path: str) -> None:
+    def answer(self, socket: Socket, visit: Visit) -> None:
         """Runs a stream from its socket's opening until its last words have come."""
-        stream = Stream(self, socket, path)
+        stream = Stream(self, socket, visit)
         self._streams.add(stream)
         self.quiet.clear()
         try:
@@ -156,6 +161,12 @@ class Switchboard:
             self._streams.discard(stream)
             if not self._streams:
                 self.quiet.set()
+
+    def told_over(self, call_sid: str, stream_sid: str, because: str) -> None:
+        """Twilio reports that a stream is over, or has failed: behind a tunnel its socket may never be closed."""
+        for stream in self._streams:
+            if stream.is_of(call_sid, stream_sid):
+                stream.end_once_silent(because)
 
     def claim(self, stream: Stream, call: CallInfo) -> tuple[Track, ...]:
         """The tracks of the call that nobody else transcribes; they are this stream's from now on.
@@ -185,11 +196,12 @@ class Stream:
     `run` reads in its own greenlet and never waits for a service: Twilio throws audio away when it is read too slowly.
     """
 
-    def __init__(self, switchboard: Switchboard, socket: Socket, path: str) -> None:
+    def __init__(self, switchboard: Switchboard, socket: Socket, visit: Visit) -> None:
         self._switchboard = switchboard
         self._settings = switchboard.settings
         self._socket = socket
-        self._path = path
+        self._visit = visit
+        self._untold: list[CallEvent] = []  # until it is known that it may stream
         self._call: CallInfo | None = None
         self._stream_sid = ""
         self._sides: dict[Track, Side] = {}
@@ -197,7 +209,8 @@ class Stream:
         self._takers: list[Taker] = []
         self._connected = False  # it has said so
         self._standby = False  # another stream has our tracks
-        self._replaced = False
+        self._ends_because = ""  # why we have closed the socket, or are about to
+        self._before_start = 0  # messages
         self._frames = 0
         self._sequence = 1  # of the newest message; `start` has this one
         self._missing_messages = 0
@@ -218,12 +231,32 @@ class Stream:
 
     def replace(self) -> None:
         """A newer stream takes over: this one ends."""
-        self._replaced = True
-        gevent.spawn(self._socket.close, 1000, "replaced by a newer stream")
+        self._hang_up("replaced by a newer stream")
+
+    def is_of(self, call_sid: str, stream_sid: str) -> bool:
+        """Whether it is this stream that is spoken of."""
+        return self._call is not None and (self._call.call_sid, self._call.stream_sid) == (call_sid, stream_sid)
+
+    def end_once_silent(self, because: str) -> None:
+        """Twilio says elsewhere that the stream is over. What is still on its way here has some time to come."""
+        gevent.spawn(self._await_silence, monotonic(), because)
+
+    def _await_silence(self, told_at: float, because: str) -> None:
+        while (left := max(told_at, self._heard_at) + LAST_FRAMES_WITHIN - monotonic()) > 0:
+            gevent.sleep(left + LAST_LOOK)
+        self._hang_up(because)
+
+    def _hang_up(self, because: str, code: int = 1000) -> None:
+        self._ends_because = self._ends_because or because
+        gevent.spawn(self._socket.close, code, because)
+
+    def _expel(self) -> None:
+        self._hang_up("too many sockets have shown nothing yet", POLICY_VIOLATION)
 
     def run(self) -> None:
         """Until `stop`, a closed socket, or silence; and then until the last words have come."""
-        self._tell(SocketAccepted(self._path))
+        self._visit.expel = self._expel
+        self._tell(SocketAccepted(MEDIA_PATH))  # and not what its path had besides: a key, or a pass
         reason = "failed"
         try:
             reason = self._listen()
@@ -238,13 +271,15 @@ class Stream:
             except TimeoutError:
                 return self._silence()
             if not messages:
-                return "replaced by a newer stream" if self._replaced else self._socket.close_reason
+                return self._ends_because or self._socket.close_reason
             for message in messages:
                 event = parse(message)
                 if type(event) is Media:
                     self._media(event)
                 elif reason := self._take(event):
                     return reason
+            if self._call is None and self._is_chatter(len(messages)):
+                return "it said too much before its start"
             if self._made_sense:
                 self._alive()
             elif monotonic() > self._deadline:
@@ -252,6 +287,11 @@ class Stream:
             for taker in self._takers:
                 taker.pass_on()
             self._rest()
+
+    def _is_chatter(self, more: int) -> bool:
+        """Whether a stranger says more than `connected` and `start`; reading it would cost time that calls need."""
+        self._before_start += more
+        return self._before_start > BEFORE_START_MOST and not self._visit.is_admitted
 
     def _rest(self) -> None:
         """Sleeps until the next chunk is whole, or the next tick may bring what it still lacks.
@@ -269,7 +309,7 @@ class Stream:
     def _silence(self) -> str:
         if self._call is not None:
             return "Twilio sent nothing more"
-        log.warning("a WebSocket was closed because no start message came")
+        self._visit.never_began()
         return "no start message came"
 
     def _take(self, event: MediaStreamEvent) -> str | None:
@@ -294,6 +334,12 @@ class Stream:
         if self._call is not None:
             self._complain("was started twice; the second start is ignored")
             return None
+        try:
+            self._visit.begin(event.call_sid, event.parameters)
+        except TurnedAway as refusal:
+            self._socket.close(POLICY_VIOLATION, str(refusal))
+            return "it was not let in"
+        self._tell_what_waited()
         if event.media_format != PHONE_AUDIO:
             self._complain(f"has audio we cannot handle: {event.media_format}")
             return "its audio is in a format we cannot handle"
@@ -317,7 +363,7 @@ class Stream:
         if not tracks:
             if not self._standby:
                 self._standby = True
-                self._tell(NotTranscribed("another stream of this call brings the same tracks; this one stands by"))
+                self._tell(StandsBy("another stream of this call brings the same tracks; this one stands by"))
             return
         self._standby = False
         if not self._chosen:
@@ -430,13 +476,23 @@ class Stream:
         )
 
     def _tell(self, event: CallEvent) -> None:
-        self._switchboard.hub.publish(Happened(self._call, event))
+        if self._visit.is_admitted:
+            self._switchboard.hub.publish(Happened(self._call, event))
+        else:
+            self._untold.append(event)  # that the socket is open, and that it said `connected`
+
+    def _tell_what_waited(self) -> None:
+        waited, self._untold = self._untold, []
+        for event in waited:
+            self._tell(event)
 
     def _tell_of(self, service: str, event: CallEvent) -> None:
         self._switchboard.hub.publish(Happened(self._call, event, service))
 
     def _complain(self, complaint: str) -> None:
-        """Says once what is wrong with the stream's messages."""
+        """Says once what is wrong with the stream's messages; of a stranger's, nothing."""
+        if not self._visit.is_admitted:
+            return
         if complaint not in self._complaints and len(self._complaints) < COMPLAINTS_AT_MOST:
             self._complaints.add(complaint)
             log.warning("%s %s", _name(self._call), complaint)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ SEND_BUFFER: Final = 16 * 1024  # bytes the kernel may hold: with its default of
 READ_AT_ONCE: Final = 16 * 1024  # bytes; a transcript's message and a TLS record both fit
 REST_AFTER: Final = 64  # frames read without a pause; then other greenlets have their turn
 POLITENESS: Final = 1.0  # seconds we try to say goodbye
+ROUND_TRIP: Final = struct.Struct("@68xI")  # of the kernel's tcp_info
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,21 @@ class Connection:
                         return None
                     raise trouble
 
+    @property
+    def round_trip_ms(self) -> float | None:
+        """The way to the service and back, as the kernel measures it by acknowledgments; None where it does not tell.
+
+        Linux: tcp(7), TCP_INFO; `tcpi_rtt` of linux/tcp.h, in µs. Through a proxy it is the way to the proxy.
+        """
+        sock = self._socket.sock
+        if sock is None or not hasattr(socket, "TCP_INFO"):
+            return None
+        try:
+            told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, ROUND_TRIP.size)
+            return float(ROUND_TRIP.unpack(told)[0] / 1000)
+        except (OSError, struct.error):
+            return None
+
     def close(self) -> None:
         """Says goodbye if it can be said at once, and lets go. Whoever is sending or receiving gets Lost."""
         try:
@@ -187,12 +204,12 @@ class Connection:
         return Lost(f"{self._name}'s connection broke ({_short(trouble)})")
 
 
-def knock(url: str, within: float = 10.0) -> None:
+def knock(url: str, headers: Mapping[str, str] | None = None, within: float = 10.0) -> None:
     """Opens a WebSocket and closes it. Raises Lost or Refused, and says in a few words why it could not be opened."""
     door = _Socket()
     try:
         with gevent.Timeout(within, Lost(f"no answer within {within:g} s")):
-            door.open(url, {})
+            door.open(url, headers or {})
             door.send_close()
     except websocket.WebSocketBadStatusException as refusal:
         raise Refused(f"answered {refusal.status_code}") from None

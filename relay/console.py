@@ -34,6 +34,7 @@ from relay.events import (
     SpeechStarted,
     StreamBegun,
     StreamEnded,
+    StreamReported,
     Summary,
     Transcript,
     Translation,
@@ -193,6 +194,8 @@ def _lines(call: CallInfo | None, event: object, *, verbose: bool) -> list[tuple
             return [(f"[SUMMARY] {printable(text, LONGEST_TEXT)}", "green")]
         case ServiceRefused(_, reason) | NotTranscribed(reason):
             return [(f"Not transcribed: {reason}.", "red")]
+        case StreamReported(call_sid, "stream-error", error, advice):
+            return [(f"Twilio could not stream {short(call_sid)}: {error or 'it does not say why'}. {advice}", "red")]
         case Gap(track, start_ms, end_ms, reason):
             span = f"from {_seconds(start_ms)} to {_seconds(end_ms)}"
             return [(f"[MISSING] {track.capitalize()}: {span} ({reason})", "red")]
@@ -207,6 +210,8 @@ def _lines(call: CallInfo | None, event: object, *, verbose: bool) -> list[tuple
 
 def _verbose_lines(event: object) -> list[tuple[str, str]]:
     match event:
+        case StreamReported(call_sid, what):
+            return [(f"Twilio reports {what} of {short(call_sid)}", "dim")]
         case SpeechStarted(track, at_ms):
             return [(f"{track.capitalize()} speech started at {_seconds(at_ms)}", "dim")]
         case UtteranceEnded(track, last_word_ms):

@@ -308,10 +308,11 @@ class Conversation:
 
     def _in_call_time(self, transcript: Transcript, behind_ms: int) -> Transcript:
         if self._clock.is_the_calls:
-            return replace(transcript, behind_ms=behind_ms)
+            return replace(transcript, behind_ms=behind_ms, network_ms=self._connection.round_trip_ms)
         return replace(
             transcript,
             behind_ms=behind_ms,
+            network_ms=self._connection.round_trip_ms,
             start_ms=self._start(transcript.start_ms),
             end_ms=self._end(transcript.end_ms),
             words=tuple(map(self._word_in_call_time, transcript.words)),

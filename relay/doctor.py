@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
 
+from relay.admission import MEDIA_PATH, Admission, TwilioSettings
 from relay.call import Switchboard
 from relay.connection import knock
-from relay.errors import ServiceError, SettingsError
+from relay.errors import Refused, ServiceError, SettingsError
 from relay.hub import Hub
 from relay.listening import Listening
+from relay.passes import Passes
 from relay.provider import Provider
 from relay.settings import Settings
 from relay.web.routes import create_app, media_url
 from relay.web.server import Server
+
+LOCAL: Final = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +31,13 @@ class Finding:
     sentence: str
 
 
-def examine(settings: Settings, listening: Listening | SettingsError) -> Iterator[Finding]:
+def examine(settings: Settings, twilio: TwilioSettings, listening: Listening | SettingsError) -> Iterator[Finding]:
     """Looks at everything in turn. `listening` is who was set up to listen, or what is wrong with the settings."""
+    try:
+        admission = Admission(Passes(Path(settings.access_folder)), twilio, settings)
+    except SettingsError as trouble:
+        yield Finding(False, str(trouble))
+        return
     yield Finding(True, "The settings can be read.")
     if isinstance(listening, SettingsError):
         yield Finding(False, str(listening))
@@ -36,15 +48,17 @@ def examine(settings: Settings, listening: Listening | SettingsError) -> Iterato
     server = None
     try:
         # Alone, so that a server whose workers share the port is found out, and not robbed of calls.
-        server = Server(create_app(Switchboard(settings, Listening(()), Hub())), replace(settings, workers=1))
+        app = create_app(Switchboard(settings, Listening(()), Hub()), admission=admission)
+        server = Server(app, replace(settings, workers=1))
         yield Finding(True, f"Port {server.port} can be listened on.")
     except SettingsError as taken:
-        yield _port_in_use(settings, taken)
+        yield _port_in_use(settings, admission, taken)
     try:
-        yield _public_url(settings)
+        yield _public_url(settings, admission)
     finally:
         if server is not None:
             server.close()
+    yield _signature(admission)
 
 
 def _provider(provider: Provider) -> Finding:
@@ -56,23 +70,66 @@ def _provider(provider: Provider) -> Finding:
     return Finding(True, f"{name} accepts the key and the settings, and finishes a short session.")
 
 
-def _port_in_use(settings: Settings, taken: SettingsError) -> Finding:
+def _port_in_use(settings: Settings, admission: Admission, taken: SettingsError) -> Finding:
     """A port that is taken by ourselves, already running, is well."""
     try:
-        knock(f"ws://localhost:{settings.port}/media")
+        _knock(f"ws://localhost:{settings.port}", admission)
+    except Refused as refusal:
+        if str(refusal) != f"answered {HTTPStatus.FORBIDDEN.value}":
+            return Finding(False, str(taken))
+        return Finding(False, f"What runs on port {settings.port} does not know this key: is its ACCESS_FOLDER ours?")
     except ServiceError:
         return Finding(False, str(taken))
     return Finding(True, f"A server for media streams runs on port {settings.port} already.")
 
 
-def _public_url(settings: Settings) -> Finding:
+def _public_url(settings: Settings, admission: Admission) -> Finding:
     url = media_url(settings.public_url)
     if url is None:
         return Finding(None, "Not tried from outside; set PUBLIC_URL to your tunnel's https address for that.")
     if not url.startswith("wss://"):
         return Finding(False, f"PUBLIC_URL should begin with https://: Twilio streams to wss:// only, not to {url}.")
     try:
-        knock(url)
+        _knock(url.removesuffix(MEDIA_PATH), admission)
     except ServiceError as trouble:
         return Finding(False, f"{url} does not lead here ({trouble}); is the tunnel running, and to this port?")
     return Finding(True, f"{url} answers.")
+
+
+def _knock(server: str, admission: Admission) -> None:
+    """Opens a stream's WebSocket as Twilio would: with the key, and signed where we can sign. Raises ServiceError."""
+    knock(f"{server}{MEDIA_PATH}/{admission.stream_key}", admission.signed_upgrade())
+
+
+def _signature(admission: Admission) -> Finding:
+    twilio = admission.twilio
+    if twilio.signature == "off":
+        return Finding(None, "Twilio's signatures are not looked at, as TWILIO_SIGNATURE=off says.")
+    if not admission.looks_at_signatures:
+        return Finding(None, "Twilio's signatures cannot be checked: that takes TWILIO_AUTH_TOKEN and PUBLIC_URL.")
+    signs = " and ".join(
+        admission.url_of(scheme, f"{path}...") for scheme, path in (("wss", MEDIA_PATH), ("https", "/twiml"))
+    )
+    needed = "and nothing is let in without" if twilio.signature == "enforce" else "and a key or a pass will do, too"
+    return Finding(True, f"Twilio should sign {signs}, {needed} (TWILIO_SIGNATURE={twilio.signature}).")
+
+
+def what_is_open(settings: Settings, twilio: TwilioSettings) -> list[tuple[str, str]]:
+    """What can be asked of the server in this setting, and by whom."""
+    signed = bool(twilio.signature != "off" and settings.public_url and (twilio.auth_token or twilio.shared_key_secret))
+    if signed and twilio.signature == "enforce":
+        streams = requests = "Twilio's signature only; a key or pass that is shown as well has to be right"
+    else:
+        streams = f"{'signature, ' if signed else ''}the stream key, or a pass for the call from /twiml"
+        requests = f"{'signature, or ' if signed else ''}the stream key"
+    reach = (
+        "this machine, and whatever a tunnel brings" if settings.host in LOCAL else f"whoever reaches {settings.host}"
+    )
+    return [
+        ("the port", reach),
+        ("/media (streams)", streams),
+        ("/twiml, /stream-status", requests),
+        ("/, /calls, /api", "the access link, VIEWER_PASSWORD, or a token; a shared link: one call"),
+        ("/metrics", "the same; a token needs the scope metrics"),
+        ("/login, /static, /healthz, /readyz", "everybody; they tell nothing of calls"),
+    ]

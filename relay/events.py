@@ -133,7 +133,7 @@ class Transcript:
     """What was said on one track from `start_ms` to `end_ms`; an interim may still change, a final will not.
 
     `ends_utterance` says the speaker has paused. An empty text is a pause that was listened to. `behind_ms` is by how
-    much audio had been sent beyond it when it came.
+    much audio had been sent beyond it when it came; `network_ms` is how much of that was the way there and back.
     """
 
     track: Track
@@ -146,6 +146,7 @@ class Transcript:
     language: str | None = None
     ends_utterance: bool = False
     behind_ms: int | None = field(default=None, compare=False)
+    network_ms: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +350,21 @@ class NotTranscribed:
 
 
 @dataclass(frozen=True, slots=True)
+class StandsBy(NotTranscribed):
+    """Another stream of the call brings the same audio. This one is heard should that one end."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReported:
+    """Twilio says how a stream fares; if it failed, how, and what to do about it."""
+
+    call_sid: str
+    event: str  # stream-started, stream-stopped or stream-error
+    error: str = ""
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class StreamBegun:
     """The stream is known and its audio is about to come. `services` will listen, side by side if they are several.
 
@@ -395,6 +411,7 @@ CallEvent = (
     | MessageReceived
     | MediaReceived
     | NotTranscribed
+    | StreamReported
     | StreamBegun
     | Listened
     | StreamEnded

@@ -253,34 +253,53 @@ class MediaSocketHandler(WebSocketHandler):  # type: ignore[misc]
         return super()._handle_client_error(ex)  # type: ignore[no-any-return]
 
     def upgrade_websocket(self) -> list[bytes] | None:
-        refusal = _refusal(self.environ)
-        if refusal is None:
-            return super().upgrade_websocket()  # type: ignore[no-any-return]
-        status, sentence = refusal
+        if not is_upgrade(self.environ):
+            return None
+        try:
+            self.check_upgrade()
+        except UpgradeRefused as refusal:
+            return self._refuse(refusal)
+        return super().upgrade_websocket()  # type: ignore[no-any-return]
+
+    def check_upgrade(self) -> None:
+        """Raises UpgradeRefused for a handshake that is none. A server that knows more may refuse more."""
+        _check_handshake(self.environ)
+
+    def _refuse(self, refusal: UpgradeRefused) -> list[bytes]:
         headers = [("Content-Type", "text/plain"), ("Connection", "close")]
-        if status is HTTPStatus.UPGRADE_REQUIRED:  # RFC 6455 4.4, RFC 9110 15.5.22
+        if refusal.status is HTTPStatus.UPGRADE_REQUIRED:  # RFC 6455 4.4, RFC 9110 15.5.22
             headers += [("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]
-        self.start_response(f"{status.value} {status.phrase}", headers)
-        return [sentence.encode()]
+        self.start_response(f"{refusal.status.value} {refusal.status.phrase}", headers)
+        return [str(refusal).encode()]
 
 
-def _refusal(environ: Mapping[str, Any]) -> tuple[HTTPStatus, str] | None:
-    """What is wrong with a WebSocket handshake (RFC 6455, 4.2.1). Other requests are the app's to judge."""
-    if (
-        environ["REQUEST_METHOD"] != "GET"
-        or environ.get("HTTP_UPGRADE", "").lower() != "websocket"
-        or "upgrade" not in environ.get("HTTP_CONNECTION", "").lower()
-    ):
-        return None
+class UpgradeRefused(Exception):
+    """A WebSocket is not to be had; the message says why, to whoever asked for it."""
+
+    def __init__(self, status: HTTPStatus, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+def is_upgrade(environ: Mapping[str, Any]) -> bool:
+    """Whether a WebSocket is asked for. Other requests are the app's to judge."""
+    return (
+        environ["REQUEST_METHOD"] == "GET"
+        and environ.get("HTTP_UPGRADE", "").lower() == "websocket"
+        and "upgrade" in environ.get("HTTP_CONNECTION", "").lower()
+    )
+
+
+def _check_handshake(environ: Mapping[str, Any]) -> None:
+    """What a WebSocket handshake has to have (RFC 6455, 4.2.1)."""
     if environ["SERVER_PROTOCOL"] != "HTTP/1.1":
-        return HTTPStatus.BAD_REQUEST, "A WebSocket handshake takes HTTP/1.1."
+        raise UpgradeRefused(HTTPStatus.BAD_REQUEST, "A WebSocket handshake takes HTTP/1.1.")
     if environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ:
-        return HTTPStatus.BAD_REQUEST, "A WebSocket handshake has no body."
+        raise UpgradeRefused(HTTPStatus.BAD_REQUEST, "A WebSocket handshake has no body.")
     if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13":
-        return HTTPStatus.UPGRADE_REQUIRED, "Only version 13 of the WebSocket protocol is spoken here."
+        raise UpgradeRefused(HTTPStatus.UPGRADE_REQUIRED, "Only version 13 of the WebSocket protocol is spoken here.")
     if not _is_key(environ.get("HTTP_SEC_WEBSOCKET_KEY", "")):
-        return HTTPStatus.BAD_REQUEST, "Sec-WebSocket-Key is not 16 bytes in base64."
-    return None
+        raise UpgradeRefused(HTTPStatus.BAD_REQUEST, "Sec-WebSocket-Key is not 16 bytes in base64.")
 
 
 def _is_key(key: str) -> bool:

@@ -1,18 +1,30 @@
-"""Twilio Media Streams: its messages as events, and the TwiML that makes it send them. Pure.
+"""Twilio Media Streams: its messages as events, the TwiML that makes it send them, and its signatures. Pure.
 
 Messages: https://www.twilio.com/docs/voice/media-streams/websocket-messages
 TwiML: https://www.twilio.com/docs/voice/twiml/stream
+Signatures: https://www.twilio.com/docs/usage/security
 """
 
 from __future__ import annotations
 
 import re
 from binascii import a2b_base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Final
+from urllib.parse import urlsplit
 from xml.sax.saxutils import quoteattr
 
 import orjson
+from twilio.request_validator import (  # type: ignore[import-untyped]
+    HMAC_SHA1,
+    HMAC_SHA256,
+    SIGNATURE_HEADER,
+    SIGNATURE_SETTINGS_HEADER,
+    RequestValidator,
+    get_signature_algorithm,
+)
 
 from relay.events import (
     Connected,
@@ -193,3 +205,66 @@ def twiml(url: str) -> str:
     `<Start>` forks the audio and goes on at once: when no verb follows, the call ends.
     """
     return f'<Start>\n  <Stream url={quoteattr(url)} track="both_tracks"/>\n</Start>'
+
+
+# --- Signatures ---------------------------------------------------------------------------------------------
+
+
+class Signature(StrEnum):
+    """What came of looking at a request's signature."""
+
+    VALID = "valid"
+    WRONG = "wrong"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Signatures:
+    """Tells Twilio's requests from others, with Twilio's own validator.
+
+    Twilio signs with the account's auth token (SHA-1), or with a shared key's secret (SHA-256), and says which.
+    """
+
+    auth_token: str | None = field(default=None, repr=False)
+    shared_key_secret: str | None = field(default=None, repr=False)
+
+    @property
+    def can_be_checked(self) -> bool:
+        """Whether there is a secret to check them with."""
+        return bool(self.auth_token or self.shared_key_secret)
+
+    def check(self, urls: Iterable[str], headers: Mapping[str, str], said: Mapping[str, str] | str = "") -> Signature:
+        """Whether a request to one of these URLs is signed. `said` is its form, or its body where that is JSON."""
+        signature = headers.get(SIGNATURE_HEADER)
+        if not signature:
+            return Signature.MISSING
+        algorithm = get_signature_algorithm(headers.get(SIGNATURE_SETTINGS_HEADER))
+        secret = {HMAC_SHA1: self.auth_token, HMAC_SHA256: self.shared_key_secret}.get(algorithm)
+        if not secret:
+            return Signature.WRONG
+        validator = RequestValidator(secret)
+        signed = any(
+            validator.validate(url, said or {}, signature, algorithm) for url in urls if _is_covered(said, by=url)
+        )
+        return Signature.VALID if signed else Signature.WRONG
+
+    def sign(self, url: str) -> dict[str, str]:
+        """The headers that Twilio's request to this URL would have; none where there is no secret."""
+        if self.auth_token:
+            return {SIGNATURE_HEADER: RequestValidator(self.auth_token).compute_signature(url, {})}
+        if self.shared_key_secret:
+            signature = RequestValidator(self.shared_key_secret).compute_signature(url, {}, HMAC_SHA256)
+            return {SIGNATURE_HEADER: signature, SIGNATURE_SETTINGS_HEADER: f"algorithm={HMAC_SHA256}"}
+        return {}
+
+
+def _is_covered(said: Mapping[str, str] | str, *, by: str) -> bool:
+    """A body that is no form is covered by its hash, which is part of the URL."""
+    return not (said and isinstance(said, str)) or "bodySHA256=" in urlsplit(by).query
+
+
+def as_signed(url: str) -> tuple[str, ...]:
+    """The ways in which Twilio may have written a WebSocket's URL when it signed it: with a slash, with the port."""
+    parts = urlsplit(url.rstrip("/"))
+    with_port = parts if parts.port else parts._replace(netloc=f"{parts.netloc}:443")
+    return tuple(f"{form.geturl()}{end}" for form in (parts, with_port) for end in ("", "/"))

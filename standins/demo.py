@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from relay.admission import Admission, TwilioSettings
 from relay.call import Switchboard
 from relay.console import Console
 from relay.errors import RelayError
 from relay.events import StreamEnded, Track, Transcript
 from relay.hub import Happened, Hub
 from relay.listening import Listening
+from relay.passes import Passes
 from relay.protocol import SpeechService
 from relay.provider import Provider
 from relay.settings import Settings
@@ -72,10 +74,12 @@ def demonstrate(
         console.say(f"with this vocabulary, {HOW_OFTEN_IT_ERRS[vocabulary]}.", "yellow")
         listening = Listening((Provider(listens),))
         switchboard = Switchboard(settings, listening, Hub(console.hear, minutes.hear))
-        server = Server(create_app(switchboard), replace(settings, port=0))
+        passes = Passes(Path(settings.access_folder))
+        admission = Admission(passes, TwilioSettings(), settings)
+        server = Server(create_app(switchboard, admission=admission), replace(settings, port=0))
         announce(server)
         try:
-            simulate(f"ws://localhost:{server.port}{MEDIA_PATH}", audio)
+            simulate(f"ws://localhost:{server.port}{MEDIA_PATH}/{passes.stream_key}", audio)
         finally:
             server.close()
             switchboard.quiet.wait(LAST_WORDS_WITHIN)

@@ -330,14 +330,17 @@ def simulate(
     tracks: Collection[str] | None = None,
     speed: float = 1.0,
     parameters: Mapping[str, str] | None = None,
+    call_sid: str | None = None,
+    headers: Mapping[str, str] | None = None,
     faults: Faults | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> SimulationReport:
     """Plays a recording as so many calls at once, and reports what was sent and how each call ended.
 
     `audio` is each track's 8 kHz mu-law, as `standins.wav.read` gives it, and `tracks` chooses among them. A `speed`
-    of 2 halves all times. `on_progress` is told how far the slowest call is, from 0 to 1. Raises `SimulationError`
-    for what cannot be played at all; a call that fails is in the report. Interrupted, it lets all calls hang up first.
+    of 2 halves all times. `call_sid` is the name of the call, where there is one, and `headers` go with the upgrade.
+    `on_progress` is told how far the slowest call is, from 0 to 1. Raises `SimulationError` for what cannot be played
+    at all; a call that fails is in the report. Interrupted, it lets all calls hang up first.
     """
     if calls < 1:
         raise SimulationError(f"{calls} calls cannot be played; one is the least")
@@ -346,7 +349,12 @@ def simulate(
     audio = _chosen(audio, tracks)
     script = _script(audio, faults or Faults(), speed)
     players = [
-        _Player(SimulatedCall(url, tracks=audio, parameters=parameters), script, seed=number) for number in range(calls)
+        _Player(
+            SimulatedCall(url, tracks=audio, parameters=parameters, call_sid=call_sid, headers=headers),
+            script,
+            seed=number,
+        )
+        for number in range(calls)
     ]
     playing = [gevent.spawn_later(_start_s(number) / speed, player.play) for number, player in enumerate(players)]
     try:

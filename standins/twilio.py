@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import gevent
 from gevent.event import Event
+from twilio.request_validator import SIGNATURE_HEADER, RequestValidator  # type: ignore[import-untyped]
 from websocket import (
     ABNF,
     WebSocket,
@@ -117,11 +118,14 @@ class SimulatedCall:
         *,
         tracks: Iterable[str] = tuple(Track),
         parameters: Mapping[str, str] | None = None,
+        call_sid: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.url = _checked(url)
+        self.headers = dict(headers or {})  # of the upgrade: `signed` makes Twilio's
         self.tracks = tuple(map(Track, tracks))
         self.parameters = dict(parameters or {})
-        self.account_sid, self.call_sid, self.stream_sid = _sid("AC"), _sid("CA"), _sid("MZ")
+        self.account_sid, self.call_sid, self.stream_sid = _sid("AC"), call_sid or _sid("CA"), _sid("MZ")
         self.farewell: Farewell | None = None  # until the server's side is over
         self.unwanted = 0  # messages from the server: on a stream from `<Start>` each is a protocol error (31924)
         self._spoken_until_ms = dict.fromkeys(self.tracks, 0)
@@ -138,7 +142,14 @@ class SimulatedCall:
         try:
             with gevent.Timeout(UPGRADE_WITHIN, TimeoutError()):
                 # A redirect is an answer other than 101, which is all Twilio takes (error 31920).
-                self._socket.connect(self.url, timeout=SEND_WITHIN, redirect_limit=0, suppress_origin=True, **_DIRECTLY)
+                self._socket.connect(
+                    self.url,
+                    timeout=SEND_WITHIN,
+                    redirect_limit=0,
+                    suppress_origin=True,
+                    header=self.headers,
+                    **_DIRECTLY,
+                )
         except (WebSocketException, OSError, ValueError) as failure:
             raise _refusal(self.url, failure, self._socket.getstatus()) from failure
         self._over.clear()
@@ -272,6 +283,11 @@ class SimulatedCall:
         if self.farewell is None:
             return Disconnected("the call has no connection")
         return Disconnected(f"the server closed the connection {self.farewell}")
+
+
+def signed(url: str, auth_token: str, form: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The header in which Twilio signs a request to this URL."""
+    return {SIGNATURE_HEADER: RequestValidator(auth_token).compute_signature(url, dict(form or {}))}
 
 
 def _checked(url: str) -> str:

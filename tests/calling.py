@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import gevent
 from gevent.event import Event
 
+from relay.admission import Admission, TwilioSettings
 from relay.call import Switchboard
 from relay.connection import Patience
+from relay.doorbook import Doorbook
 from relay.events import StreamEnded
 from relay.hub import Happened, Hub
 from relay.listening import Listening
+from relay.passes import Passes
 from relay.protocol import SpeechService
 from relay.provider import Provider
 from relay.settings import Settings
 from relay.web.routes import MEDIA_PATH, create_app
 from relay.web.server import Server
+from relay.web.telephony import telephony
 from standins.twilio import SimulatedCall
 from tests.numbered import numbered
 from tests.talking import HASTE, SPEED, Heard
@@ -28,8 +34,10 @@ from tests.talking import HASTE, SPEED, Heard
 class Relay:
     """A relay that runs, and what it has told of each call."""
 
-    url: str
+    url: str  # with the stream key
     switchboard: Switchboard
+    admission: Admission
+    passes: Passes
     told: list[Happened] = field(default_factory=list)
     heard: dict[str, Heard] = field(default_factory=dict)  # by stream SID
     changed: Event = field(default_factory=Event)
@@ -66,6 +74,7 @@ def relay(
     on_request: Sequence[SpeechService] = (),
     patience: Patience = HASTE,
     why_not: str = "nobody listens",
+    twilio: TwilioSettings | None = None,
     **settings: object,
 ) -> Iterator[Relay]:
     """A relay on a free port, with these services side by side."""
@@ -76,14 +85,19 @@ def relay(
     )
     listening = Listening(first, then, asked, why_not)
     switchboard = Switchboard(chosen, listening, Hub(lambda happened: hub_listeners[0](happened)), patience)
-    server = Server(create_app(switchboard), chosen)
-    running = Relay(f"ws://127.0.0.1:{server.port}{MEDIA_PATH}", switchboard)
+    folder = TemporaryDirectory()
+    passes = Passes(Path(folder.name))
+    admission = Admission(passes, twilio or TwilioSettings(), chosen, Doorbook(tell_every_s=0.2))
+    app = create_app(switchboard, telephony(admission, switchboard), admission=admission)
+    server = Server(app, chosen)
+    running = Relay(f"ws://127.0.0.1:{server.port}{MEDIA_PATH}/{passes.stream_key}", switchboard, admission, passes)
     hub_listeners.append(running.hear)
     try:
         yield running
         assert switchboard.quiet.wait(20), "streams were left behind"
     finally:
         server.close()
+        folder.cleanup()
 
 
 def say(call: SimulatedCall, length_ms: int, *, at_ms: int = 0) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import gevent
 import pytest
 
+from relay.passes import Passes
 from services import OFFERS, what_each_can_do
 from standins.deepgram import Drop, Fault, Refusal
 from standins.gladia import GladiaServer
@@ -32,8 +33,9 @@ KEY = "k3y-n0b0dy-may-s33"
 
 
 def media_url(started: Program) -> str:
-    """Where the program said that it takes calls."""
-    return started.line(r"WebSocket endpoint: (ws://\S+)")[1]
+    """Where the program said that it takes calls, and its stream key."""
+    endpoint = started.line(r"WebSocket endpoint: (ws://\S+)")[1]
+    return f"{endpoint}/{Passes(started.folder / 'data' / 'access').stream_key}"
 
 
 # --- The start -----------------------------------------------------------------------------------------------------
@@ -42,7 +44,7 @@ def media_url(started: Program) -> str:
 def test_without_a_key_it_starts_and_says_what_to_do(tmp_path: Path) -> None:
     with program(folder=tmp_path, PORT="0") as started:
         port = started.line(r"Server listening on: http://localhost:(\d+)")[1]
-        assert media_url(started) == f"ws://localhost:{port}/media"
+        started.line(f"WebSocket endpoint: ws://localhost:{port}/media$")
         started.line("^WARNING: Deepgram API key not set$")
         started.line("DEEPGRAM_API_KEY.*python app.py demo")
         assert started.out[0] == "Starting WebSocket server..."
@@ -279,7 +281,7 @@ def test_a_terminal_that_is_held_up_holds_up_no_call(tmp_path: Path) -> None:
         assert process.stdout is not None
         while b"WebSocket endpoint: " not in (line := process.stdout.readline()):
             assert line
-        url = line.split()[-1].decode()
+        url = f"{line.split()[-1].decode()}/{Passes(tmp_path / 'data' / 'access').stream_key}"
         chatty = {f"{n:0400}": "x" for n in range(4)}  # names of parameters are shown
         for _ in range(150):
             call = SimulatedCall(url, tracks=("inbound",), parameters=chatty)
@@ -454,7 +456,7 @@ def test_the_doctor_finds_all_well(tmp_path: Path) -> None:
     started.line("^ok .*Deepgram accepts the key")
     started.line("^ok .*Port")
     started.line("^ +- .*PUBLIC_URL")
-    started.line('<Stream url="wss://HOST/media" track="both_tracks"/>')
+    started.line('<Stream url="wss://HOST/media/[A-Za-z0-9_-]{32}" track="both_tracks"/>')
     assert KEY not in str(started)
 
 
@@ -473,7 +475,7 @@ def test_the_doctor_says_what_to_do(tmp_path: Path) -> None:
     started.line("^to do .*refused the key.*Invalid credentials.*DEEPGRAM_API_KEY")
     started.line("^to do .*is taken; set PORT")
     started.line("^to do .*wss://127.0.0.1:1/media does not lead here")
-    started.line('<Stream url="wss://127.0.0.1:1/media"')
+    started.line('<Stream url="wss://127.0.0.1:1/media/')
 
 
 def test_the_doctor_looks_at_every_service_with_a_key(tmp_path: Path) -> None:
@@ -500,6 +502,36 @@ def test_the_doctor_knows_a_server_that_runs_already(tmp_path: Path, workers: st
             assert started.end() == 1
     started.line(f"^ok .*runs on port {port} already")
     started.line("^to do .*DEEPGRAM_API_KEY is not set")
+
+
+def test_where_signatures_are_enforced_the_simulator_and_the_doctor_sign(tmp_path: Path) -> None:
+    settings = {
+        "TWILIO_SIGNATURE": "enforce",
+        "TWILIO_AUTH_TOKEN": "hush-hush",
+        "PUBLIC_URL": "https://relay.invalid",
+        "DATABASE_URL": "none",
+    }
+    with program(folder=tmp_path, PORT="0", **settings) as server:
+        settings["PORT"] = media_url(server).split(":")[-1].split("/")[0]
+        with program("simulate", str(SAMPLE), "--speed", "200", folder=tmp_path, **settings) as simulation:
+            assert simulation.end() == 0
+        with program("doctor", folder=tmp_path, **settings) as doctor:
+            assert doctor.end() == 1
+        doctor.line(f"^ok .*runs on port {settings['PORT']} already")
+        doctor.line("^ok .*Twilio should sign wss://relay.invalid/media.* nothing is let in without")
+        doctor.line("/media.*Twilio's signature only")
+        with program("simulate", str(SAMPLE), "--url", media_url(server), folder=tmp_path) as unsigned:
+            assert unsigned.end() == 1
+        unsigned.line("HTTP 403")
+    assert "hush-hush" not in f"{server}{simulation}{doctor}"
+
+
+def test_the_doctor_knows_a_server_with_another_key(tmp_path: Path) -> None:
+    with program(folder=tmp_path, PORT="0", DATABASE_URL="none") as server:
+        port = media_url(server).split(":")[-1].split("/")[0]
+        with program("doctor", folder=tmp_path, PORT=port, ACCESS_FOLDER="another") as started:
+            assert started.end() == 1
+    started.line(f"^to do .*port {port} does not know this key")
 
 
 def test_services_shows_what_each_can_do(tmp_path: Path) -> None:

@@ -12,31 +12,31 @@ from typing import Final
 import gevent
 from flask import Flask
 from gevent.event import Event
-from gevent.pywsgi import LoggingLogAdapter, WSGIServer
+from gevent.pywsgi import LoggingLogAdapter
 
 from relay.call import Switchboard
 from relay.errors import SettingsError
-from relay.mediasocket import MediaSocketHandler
 from relay.settings import Settings
+from relay.web.handler import HTTPServer, RequestHandler
+from relay.web.routes import ADMISSION
 
 BACKLOG: Final = 1024  # connections that may wait to be accepted: a busy minute's calls begin together
 
 
 class Server:
-    """gevent's WSGI server with the media socket's handler."""
+    """gevent's WSGI server with a handler of our own, which asks the app's admission before it opens a WebSocket."""
 
     def __init__(self, app: Flask, settings: Settings) -> None:
         """Listens. Raises SettingsError when that cannot be."""
-        requests = logging.getLogger("relay.web.requests")
         try:
             shared = settings.workers > 1
-            self._wsgi = WSGIServer(
+            self._wsgi = HTTPServer(
                 _listening(settings) if shared else (settings.host, settings.port),
                 app,
                 backlog=None if shared else BACKLOG,
-                handler_class=MediaSocketHandler,
-                log=LoggingLogAdapter(requests, logging.DEBUG),
-                error_log=LoggingLogAdapter(requests, logging.ERROR),
+                handler_class=RequestHandler,
+                error_log=LoggingLogAdapter(logging.getLogger("relay.web.requests"), logging.ERROR),
+                admission=app.extensions.get(ADMISSION),
             )
             self._wsgi.start()
             # The head and the body of an answer are two writes: the second would wait for the first one's ACK, 40 ms.
