@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test style types tests postgresql campaign bench clean
+.PHONY: demo test style types tests postgresql chromium pictures campaign bench clean
 
 demo: $(VENV)/demo.installed  ## a simulated call, transcribed here: neither phone nor key
 	$(BIN)/python app.py demo $(if $(FILE),"$(FILE)") $(if $(VOCABULARY),--vocabulary $(VOCABULARY)) $(if $(SERVICE),--service $(SERVICE))
@@ -18,7 +18,7 @@ style: $(VENV)/dev.installed
 types: $(VENV)/dev.installed
 	$(BIN)/mypy
 
-tests: $(VENV)/dev.installed postgresql  ## the tests with coverage, and beside them on every other Python found here
+tests: $(VENV)/dev.installed postgresql chromium  ## the tests with coverage, and beside them on every other Python found here
 	tests/every_python.sh $(BIN)
 
 postgresql:  ## the tests start a server of their own; root gets it from the system's packages
@@ -26,6 +26,15 @@ postgresql:  ## the tests start a server of their own; root gets it from the sys
 	    { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
 	      DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; } || \
 	    { echo "The tests need PostgreSQL's programs: sudo apt-get install postgresql"; exit 1; }
+
+chromium:  ## the page is tested in a real browser; root gets it from the system's packages
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	    { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	      DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } || \
+	    { echo "The tests need the browser Chromium: sudo apt-get install chromium"; exit 1; }
+
+pictures: $(VENV)/dev.installed chromium  ## the README's pictures of the page, anew
+	$(BIN)/python -m tests.browser.pictures
 
 campaign: $(VENV)/dev.installed  ## random drop schedules for as long as you like: make campaign EXAMPLES=5000
 	DROP_EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/python -m pytest tests/test_drops.py --timeout 0

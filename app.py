@@ -10,6 +10,8 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,26 +26,35 @@ from rich.progress import Progress
 from rich.table import Table
 
 from commands import COMMANDS
+from relay.admission import Admission, TwilioSettings
 from relay.call import Switchboard
 from relay.console import Console, Outlet, OutletHandler
-from relay.doctor import examine
+from relay.doctor import examine, what_is_open
 from relay.endpoints import WebhookSettings
 from relay.errors import RelayError, SettingsError
 from relay.hub import Hub, Listener
 from relay.listening import Listening
+from relay.passes import Passes
+from relay.protocol import SpeechService
 from relay.recording import Recorder
-from relay.results import Results
+from relay.results import Results, kept_beside
 from relay.settings import Settings, read
 from relay.store.store import Store
 from relay.twilio import twiml
+from relay.web.access import LOGIN, sweep_hourly
 from relay.web.api import api
+from relay.web.entrance import AccessSettings, entrance, with_access_link
 from relay.web.live import Live
 from relay.web.metrics import Metrics, health
+from relay.web.pages import pages
 from relay.web.routes import MEDIA_PATH, create_app, media_url
 from relay.web.server import Server, run_until_told
+from relay.web.telephony import TWIML_PATH, telephony
+from relay.web.trial import trial
 from relay.web.workers import run_workers, when_alone
 from relay.webhooks import Webhooks
 from services import OFFERS, listeners, what_each_can_do, without_key
+from standins.demo_call import DemoCall
 
 STORED_WITHIN: Final = 10.0  # seconds the database gets to take what has not been written yet
 LAST_LINES_WITHIN: Final = 2.0  # seconds the terminal gets to take what was still to be said
@@ -73,6 +84,12 @@ def terminal(settings: Settings) -> Iterator[Console]:
     finally:
         out.close(LAST_LINES_WITHIN)
         err.close(LAST_LINES_WITHIN)
+
+
+def speech_at(word: str, url: str) -> SpeechService:
+    """A service of ours at an address on this machine, where anybody is let in."""
+    offer = OFFERS[word]
+    return offer.make(offer.settings(api_key="none-needed", url=url))
 
 
 class OneSentence(click.Group):
@@ -105,20 +122,34 @@ def announce(console: Console, port: int) -> None:
     console.say(f"WebSocket endpoint: ws://localhost:{port}{MEDIA_PATH}")
 
 
+def reached_by(host: str) -> str:
+    """What is written in a URL to reach, from this machine, what listens on this address."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104  # all of them
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
+
+
 @contextmanager
 def serving(
-    environ: Mapping[str, str], settings: Settings, listening: Listening, console: Console
+    environ: Mapping[str, str], settings: Settings, listening: Listening, console: Console, leave: Event
 ) -> Iterator[tuple[Server, Switchboard]]:
     """The server, and all that hears of calls; closed in the order in which they need one another."""
     webhook_settings = read(WebhookSettings, environ)
     metrics, results = Metrics(), Results(Path(settings.results_folder))
     hears: list[Listener] = [console.hear, results.hear, metrics.hear]
     parts: list[Blueprint] = []
-    store, live = None, None
+    store, live, demo_call = None, None, None
+    passes = Passes(Path(settings.access_folder))
     with ExitStack() as ends:
         ends.callback(results.close, LAST_LINES_WITHIN)
         if settings.database_url is not None:
-            store = Store(settings.database_url, keep_days=settings.keep_days, endpoints=webhook_settings.wanted)
+            store = Store(
+                settings.database_url,
+                keep_days=settings.keep_days,
+                recordings=Path(settings.recordings_folder),
+                beside=kept_beside(Path(settings.recordings_folder), Path(settings.results_folder)),
+                endpoints=webhook_settings.wanted,
+            )
             store.open(console.say)
             ends.callback(store.close, STORED_WITHIN)
             webhooks = Webhooks(webhook_settings, store)
@@ -128,54 +159,71 @@ def serving(
             ends.callback(live.close)
             hears += [store.hear, live.hear]
             parts.append(api(store, live))
+            demo_call = DemoCall(Path(settings.access_folder), partial(speech_at, "deepgram"), console.say)
+            ends.callback(demo_call.close)
+            leave.rawlink(lambda leave: demo_call.hang_up())
+            listening = replace(listening, on_request=(*listening.on_request, demo_call.provider))
+            parts.append(trial(demo_call))
         elif webhook_settings.urls:
             raise SettingsError("WEBHOOK_URLS needs a DATABASE_URL: what is sent is kept there until it has arrived.")
         recorder = Recorder(Path(settings.recordings_folder), store) if settings.record == "wav" else None
         switchboard = Switchboard(settings, listening, Hub(*hears), recorder=recorder)
         parts.append(health(metrics, switchboard, store, live))
-        yield Server(create_app(switchboard, *parts), settings), switchboard
+        ends.callback(gevent.spawn(sweep_hourly, passes).kill)
+        parts.append(entrance(passes, read(AccessSettings, environ), settings, store))
+        parts.append(pages(settings, passes, store, demo_call))
+        admission = Admission(passes, read(TwilioSettings, environ), settings)
+        metrics.look_at_the_door(admission.doorbook)
+        parts.append(telephony(admission, switchboard))
+        server = Server(create_app(switchboard, *parts, passes=passes, admission=admission), settings)
+        if demo_call is not None:
+            url = f"ws://{reached_by(settings.host)}:{server.port}{MEDIA_PATH}/{passes.stream_key}"
+            demo_call.goes_to(url, admission.signed_upgrade())
+        yield server, switchboard
 
 
 @main.command()
 def serve() -> None:
     """Take Twilio's media streams and print what is said (the default)."""
-    environ = environment()
+    environ, token = with_access_link(environment())
     settings, listening = read(Settings, environ), listeners(environ)
 
     with terminal(settings) as console:
 
         def say_where(port: int) -> None:
             announce(console, port)
+            console.say("What to put into your TwiML: python app.py doctor")
+            console.say(f"See your calls at: http://localhost:{port}{f'/enter/{token}' if token else LOGIN}")
             if not listening.services:
                 console.say(f"WARNING: {without_key(environ)} API key not set", "yellow")
                 console.say(f"Calls will not be transcribed: {listening.why_not}.", "yellow")
 
         console.say("Starting WebSocket server...")
         if settings.workers > 1:
-            run_workers(settings, [sys.executable, __file__, "work"], dict(environ), say_where)
+            run_workers(settings, [sys.executable, __file__, "work"], environ, say_where)
         else:
-            with serving(environ, settings, listening, console) as (server, switchboard):
+            leave = Event()
+            with serving(environ, settings, listening, console, leave) as (server, switchboard):
                 say_where(server.port)
-                run_until_told(server, switchboard, console.say)
+                run_until_told(server, switchboard, console.say, leave)
 
 
 @main.command(hidden=True)
 def work() -> None:
     """Be one of several workers; `serve` starts them, and looks after them."""
     environ = environment()
-    settings = read(Settings, environ)
+    settings, leave = read(Settings, environ), Event()
     with (
         terminal(settings) as console,
-        serving(environ, settings, listeners(environ), console) as (server, switchboard),
+        serving(environ, settings, listeners(environ), console, leave) as (server, switchboard),
     ):
-        leave = Event()
         when_alone(leave.set)
         run_until_told(server, switchboard, console.say, leave)
 
 
 @main.command("simulate")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--url", help="The media socket to stream to.  [default: this server's, on PORT]")
+@click.option("--url", help="The media socket to stream to, with its key.  [default: this server's, on PORT]")
 @click.option("--calls", default=1, show_default=True, help="How many calls at once.")
 @click.option("--speed", default=1.0, show_default=True, help="Times real time.")
 @click.option(
@@ -202,13 +250,16 @@ def simulate_command(
     from standins.simulation import Faults, simulate
     from standins.wav import read as read_recording
 
-    settings = read(Settings, environment())
+    environ = environment()
+    settings, twilio = read(Settings, environ), read(TwilioSettings, environ)
+    admission = Admission(Passes(Path(settings.access_folder)), twilio, settings)
     audio = read_recording(file)
     chosen = None if tracks is None else ("inbound", "outbound") if tracks == "both" else (tracks,)
     with ctrl_c(), progress_bar("Streaming") as on_progress:
         report = simulate(
-            url or f"ws://localhost:{settings.port}{MEDIA_PATH}",
+            url or f"ws://localhost:{settings.port}{MEDIA_PATH}/{admission.stream_key}",
             audio,
+            headers=None if url else admission.signed_upgrade(),  # as Twilio itself does
             calls=calls,
             tracks=chosen,
             speed=speed,
@@ -263,7 +314,6 @@ def demo(file: Path | None, vocabulary: str, service: str) -> None:
     except ModuleNotFoundError as missing:
         raise SettingsError(f"{missing.name} is not installed: pip install -r requirements-demo.txt") from None
     settings = read(Settings, environment())
-    offer = OFFERS[service]
     with terminal(settings) as console, ctrl_c():
         console.say("Starting WebSocket server...")
         demonstrate(
@@ -272,7 +322,7 @@ def demo(file: Path | None, vocabulary: str, service: str) -> None:
             service,
             settings,
             console,
-            lambda url: offer.make(offer.settings(api_key="none-needed", url=url)),
+            partial(speech_at, service),
             lambda server: announce(console, server.port),
         )
 
@@ -293,19 +343,24 @@ def services_command() -> None:
 def doctor() -> None:
     """Check settings, keys, port and public URL, and print the TwiML to paste."""
     environ = environment()
-    settings = read(Settings, environ)
+    settings, twilio = read(Settings, environ), read(TwilioSettings, environ)
     listening: Listening | SettingsError
     try:
         listening = listeners(environ)
     except SettingsError as trouble:
         listening = trouble
     all_well = True
-    for finding in examine(settings, listening):
+    for finding in examine(settings, twilio, listening):
         all_well &= finding.well is not False
         click.echo(f"{MARKS[finding.well]}  {finding.sentence}")
-    click.echo(
-        f"\nInto the TwiML of your calls, before <Dial>:\n\n{twiml(media_url(settings.public_url) or 'wss://HOST/media')}"
-    )
+    key = Passes(Path(settings.access_folder)).stream_key
+    base = settings.public_url or "https://HOST"
+    click.echo(f"\nInto the TwiML of your calls, before <Dial>:\n\n{twiml(f'{media_url(base)}/{key}')}")
+    click.echo(f"\nOr have Twilio ask for all of it: POST {base}{TWIML_PATH}/{key}\n")
+    table = Table("what", "who may", box=SIMPLE, highlight=False)
+    for what, who in what_is_open(settings, twilio):
+        table.add_row(what, who)
+    Rich().print(table)
     sys.exit(0 if all_well else 1)
 
 

@@ -7,6 +7,8 @@ from contextlib import suppress
 
 from websockets.sync.connection import Connection
 
+collect_ignore = ["browser"]  # whose tests want processes without gevent's patches: see tests/browser/conftest.py
+
 _close_socket = Connection.close_socket
 
 

@@ -8,8 +8,10 @@ from typing import Final
 from assemblyai_client import AssemblyAISettings
 from deepgram_client import DeepgramSettings
 from gladia_client import GladiaSettings
+from relay.admission import TwilioSettings
 from relay.endpoints import WebhookSettings
 from relay.settings import Settings, Variable, variables
+from relay.web.entrance import AccessSettings
 from services import SpeechSettings
 from tests.program import ROOT
 
@@ -25,6 +27,8 @@ SECTIONS: Final = {
     "AssemblyAI": AssemblyAISettings,
     "Which service listens": SpeechSettings,
     "The relay": Settings,
+    "Twilio, and who may send": TwilioSettings,
+    "Who may see": AccessSettings,
     "Webhooks": WebhookSettings,
 }
 _TO_FILL_IN: Final = "DEEPGRAM_API_KEY"

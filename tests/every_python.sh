@@ -14,8 +14,8 @@ find_python() {  # on the PATH, or where pyenv keeps them; a shim that leads now
     done
 }
 
-in_files() {  # COMMAND...: runs each file of tests in a process of its own, two at once; much of their time is waiting
-    ls tests/test_*.py | xargs -P 2 -I FILE sh -c '
+in_files() {  # COMMAND... <FILES: runs each file of tests in a process of its own, two at once; most of that is waiting
+    xargs -P 2 -I FILE sh -c '
         log=$(mktemp); file=$0
         "$@" "$file" >"$log" 2>&1 && status=0 || status=$?
         [ "$status" = 5 ] && status=0  # no test in it is for this Python
@@ -34,7 +34,7 @@ test_on() {  # VERSION PYTHON
         fi
         touch "$venv/installed"
     fi
-    in_files "$venv/bin/python" -m pytest -p no:cacheprovider -m "not once"
+    ls tests/test_*.py | in_files "$venv/bin/python" -m pytest -p no:cacheprovider -m "not once"
 }
 
 logs=$(mktemp -d)
@@ -47,7 +47,9 @@ for version in 3.11 3.12 3.13 3.14; do
 done
 
 status=0
-in_files "$bin/coverage" run --parallel-mode -m pytest || status=1
+ls tests/test_*.py | in_files "$bin/coverage" run --parallel-mode -m pytest || status=1
+# What a browser shows is the same on every Python; its tests do without tests/conftest.py, whose gevent is not for them.
+ls tests/browser/test_*.py | in_files "$bin/python" -m pytest --confcutdir=tests/browser || status=1
 "$bin/coverage" combine --quiet || status=1
 "$bin/coverage" report || status=1
 wait

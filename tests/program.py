@@ -23,6 +23,7 @@ class Program:
     """A running program and the lines it has printed."""
 
     def __init__(self, arguments: list[str], environ: dict[str, str], folder: Path) -> None:
+        self.folder = folder
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=folder,
@@ -104,5 +105,12 @@ def clean_environment() -> dict[str, str]:
         "VERBOSE",
         "WORKERS",
         "RESULTS_FOLDER",
+        "ACCESS_FOLDER",
+        "VIEWER_",
+        "TRUSTED_PROXIES",
+        "TWILIO_",
+        "DIAL_NUMBER",
+        "APPLICATION_URL",
+        "MAX_STREAMS",
     )
     return {name: value for name, value in os.environ.items() if not name.startswith(mine)}

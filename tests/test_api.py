@@ -18,7 +18,16 @@ import webvtt
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relay.events import CallEvent, Gap, Track
+from relay.events import (
+    CallEvent,
+    Gap,
+    NotTranscribed,
+    ServiceConnected,
+    ServiceLost,
+    ServiceReplaced,
+    StandsBy,
+    Track,
+)
 from relay.export import FORMATS
 from relay.store.store import Store
 from relay.web.openapi import DESCRIPTION
@@ -192,6 +201,65 @@ def test_a_call_of_two_streams_has_one_transcript_on_its_own_clock(store: Store)
     offset_ms = transcript["call"]["streams"][1]["offset_ms"]
     assert offset_ms > 0
     assert [segment["start_ms"] for segment in transcript["segments"]] == [0, offset_ms]
+
+
+def test_a_transcript_says_what_happened_between_the_words_and_where(store: Store) -> None:
+    with serving(store) as running:
+        sid = stored(running, 1, begun(), ServiceConnected("Deepgram", 0), final("hello", 1_000))
+        stored(running, 1, ServiceLost("Deepgram", "it broke", 0.2), ServiceConnected("Deepgram", 1_500))
+        stored(running, 1, ServiceReplaced("Deepgram", "Gladia", "it is down", 1_800), final("there", 2_000))
+        stored(running, 1, StandsBy("another stream brings it"), NotTranscribed("no key"), ended(5_000))
+        running.happens(call_info(1, stream=2), begun(), ended(1_000))
+        with gevent.Timeout(20):
+            while asked(running, f"/api/calls/{sid}")["duration_ms"] < 6_000:
+                gevent.sleep(0.01)
+        transcript = asked(running, f"/api/calls/{sid}/transcript.json")
+        all_events = store.events_after(0)
+    offset_ms = transcript["call"]["streams"][1]["offset_ms"]
+    assert [(event["kind"], event["at_ms"]) for event in transcript["events"]] == [
+        ("call.started", 0),
+        ("service.lost", 1_500),  # as far as the audio is known to have come, by its words
+        ("service.back", 1_500),
+        ("service.replaced", 1_800),
+        ("error", 2_500),
+        ("call.ended", 5_000),
+        ("call.resumed", offset_ms),
+        ("call.ended", offset_ms + 1_000),
+    ]
+    shown = {event["id"]: event for event in transcript["events"]}
+    told = {event.id: event for event in all_events if event.kind not in ("segment.final", "gap")}
+    assert {number: event["data"]["call_sid"] for number, event in shown.items()} == dict.fromkeys(told, sid)
+    assert all(not {"segments", "gaps"} & event["data"].keys() for event in shown.values())
+    assert transcript["last_event_id"] == all_events[-1].id
+
+
+def test_a_transcript_and_the_feed_from_there_on_hold_everything_once(store: Store) -> None:
+    """However busy the call is at the moment of asking."""
+    call, count = call_info(1), 300
+    with serving(store) as running:
+        stored(running, 1, begun())
+        talking = gevent.spawn(_talk, running, count)
+        seen = []
+        while not talking.dead:
+            transcript = asked(running, f"/api/calls/{call.call_sid}/transcript.json")
+            seen.append((transcript, running.watch(call.call_sid, last_id=transcript["last_event_id"])))
+            gevent.sleep(0.005)
+        running.happens(call, ended())
+        for _, watcher in seen:
+            watcher.wait_for_kind("call.ended")
+    assert len({len(transcript["segments"]) for transcript, _ in seen}) > 2  # moments in the middle of the call
+    for transcript, watcher in seen:
+        segments = [*transcript["segments"], *(said.data["segment"] for said in watcher.of("segment.final"))]
+        gaps = [*transcript["gaps"], *(gap.data["gap"] for gap in watcher.of("gap"))]
+        assert [segment["text"] for segment in segments] == [f"word{number}" for number in range(count)]
+        assert [gap["start_ms"] for gap in gaps] == [number * 1_000 + 500 for number in range(count)]
+
+
+def _talk(running: Serving, count: int) -> None:
+    for number in range(count):
+        missed = Gap(Track.INBOUND, number * 1_000 + 500, number * 1_000 + 600, "lost")
+        running.happens(call_info(1), final(f"word{number}", number * 1_000), missed)
+        gevent.sleep(0.001)
 
 
 def test_a_real_calls_words_can_be_read_found_and_exported(store: Store) -> None:
@@ -374,7 +442,7 @@ def test_the_description_knows_every_route_and_no_other(store: Store) -> None:
             (rule.rule, method)
             for rule in running.app.url_map.iter_rules()
             for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
-            if rule.rule.startswith("/api/")
+            if rule.rule.startswith(("/api/", "/demo-call"))
         }
     written = {
         (rule.replace("<any(txt,json,srt,vtt):form>", form).replace("<sid>", "{sid}"), method)
@@ -400,6 +468,7 @@ def test_schemathesis_finds_nothing_to_complain_about(served: Serving, tmp_path:
     """It makes good and bad requests of the description. The live feed is closed, so that its answers end."""
     served.live.close()
     arguments = ["run", f"{served.url}/api/openapi.json", "--checks", "all", "--max-examples", "20", "--seed", "1"]
+    arguments += ["--header", f"Authorization: Bearer {served.token}"]
     finished = subprocess.run(
         [sys.executable, "-m", "schemathesis.cli", *arguments],
         cwd=tmp_path,
@@ -410,4 +479,4 @@ def test_schemathesis_finds_nothing_to_complain_about(served: Serving, tmp_path:
         timeout=110,
     )
     assert finished.returncode == 0, finished.stdout
-    assert "9 selected / 9 total" in finished.stdout
+    assert "13 selected / 13 total" in finished.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,12 +22,14 @@ from relay.events import (
     Track,
     Transcript,
 )
+from relay.store.batch import now_ms
+from relay.store.records import Attempt
 from relay.store.store import Store
 from standins.deepgram import Drop, Fault
 from tests.calling import answered, hang_up, in_time, say
 from tests.serving import Serving, begun, call_info, ended, final, interim, serving
+from tests.storing import Reader, opened
 from tests.talking import deepgram, listening
-from tests.watching import Watcher
 
 if TYPE_CHECKING:
     from tests.databases import Server
@@ -106,6 +109,7 @@ def test_lag_is_told_apart_into_ours_and_the_services(store: Store) -> None:
     assert scraped["relay_service_lag_seconds_sum", "Deepgram", "interim"] == 0.35
     assert scraped["relay_service_lag_seconds_sum", "Deepgram", "final"] == 0.9
     assert scraped["relay_service_lag_seconds_count", "Deepgram", "final"] == 1
+    assert ("relay_network_lag_seconds_count", "Deepgram") not in scraped
 
 
 def behind(said: Transcript, ms: int) -> Transcript:
@@ -123,6 +127,9 @@ def test_a_real_call_measures_both_kinds_of_lag(store: Store) -> None:
     assert scraped["relay_frames_total",] == 200
     assert scraped["relay_service_lag_seconds_count", "Deepgram", "interim"] > 0
     assert scraped["relay_service_lag_seconds_count", "Deepgram", "final"] > 0
+    if sys.platform == "linux":  # whose kernel tells
+        assert scraped["relay_network_lag_seconds_count", "Deepgram"] > 0
+        assert scraped["relay_network_lag_seconds_sum", "Deepgram"] > 0
     assert scraped["relay_service_connections_total", "Deepgram"] == 2
     assert scraped["relay_service_reconnects_total", "Deepgram"] == 1
     assert scraped["relay_service_well", "Deepgram"] == 1
@@ -143,7 +150,7 @@ def test_our_own_lag_is_looked_at_on_a_real_call(store: Store, monkeypatch: pyte
 
 def test_queues_are_looked_at_when_it_is_asked(store: Store) -> None:
     with serving(store) as running:
-        watcher = Watcher(running.url)
+        watcher = running.watch()
         watcher.wait_for(lambda: watcher.retry_ms)
         scraped = numbers(running)
     assert scraped["relay_viewers",] == 1
@@ -151,6 +158,32 @@ def test_queues_are_looked_at_when_it_is_asked(store: Store) -> None:
     assert scraped["relay_store_waiting",] == 0
     assert scraped["relay_store_dropped",] == 0
     assert scraped["relay_store_well",] == 1
+
+
+def test_what_webhooks_have_still_to_be_told_is_looked_at_when_it_is_asked(database: str) -> None:
+    endpoints = {"one.example": frozenset({"call.started", "call.ended"}), "other.example": frozenset({"call.ended"})}
+    with opened(database, endpoints=endpoints) as store, serving(store) as running:
+        reader = Reader(store)
+        running.happens(call_info(1), begun(), ended())
+        reader.until_ended()
+        scraped = numbers(running)
+        due = store.due_deliveries("one.example", now_ms())
+        store.note_deliveries([Attempt(delivery.id, delivered_at=now_ms(), status=200) for delivery in due])
+        later = numbers(running)
+    assert scraped["relay_webhooks_waiting", "one.example"] == 2
+    assert scraped["relay_webhooks_waiting", "other.example"] == 1
+    assert ("relay_webhooks_waiting", "one.example") not in later
+    assert later["relay_webhooks_waiting", "other.example"] == 1
+
+
+def test_two_sockets_that_say_they_are_the_same_stream_break_no_count(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    call = call_info(1)
+    with serving(store) as running:
+        running.happens(call, begun(), MediaReceived(500, 160), MediaReceived(1, 160), ended(20_000))
+        assert numbers(running)["relay_frames_total",] >= 1_000
+    assert "a listener failed" not in caplog.text
 
 
 def test_each_server_counts_for_itself(store: Store) -> None:
@@ -165,6 +198,19 @@ def test_one_of_several_workers_names_itself(store: Store) -> None:
         scraped = numbers(running)
     assert scraped["relay_streams_total", str(os.getpid())] == 0
     assert all(str(os.getpid()) in labels for _, *labels in scraped)
+
+
+def test_requests_that_are_refused_are_counted(store: Store) -> None:
+    with serving(store) as running:
+        for status, headers in (
+            (401, {}),
+            (401, {"Authorization": "Bearer x"}),
+            (403, {"Sec-Fetch-Site": "cross-site"}),
+        ):
+            assert running.ask_as(headers, "/api/calls").status == status
+        scraped = numbers(running)
+    assert scraped["relay_refused_requests_total", "401"] == 2
+    assert scraped["relay_refused_requests_total", "403"] == 1
 
 
 def test_no_number_no_sid_and_no_word_is_in_a_label(store: Store) -> None:
@@ -211,7 +257,7 @@ def test_a_database_that_is_away_is_told_and_no_reason_against_it(postgresql: Se
     store = Store(postgresql.new_database())
     store.open()
     with listening() as speech, serving(store, deepgram(speech)) as running:
-        watcher = Watcher(running.url)
+        watcher = running.watch()
         postgresql.stop()
         try:
             running.happens(call_info(1), begun(), final("hello"))

@@ -37,6 +37,9 @@ FLOORS: Final = {
     "relay.speech": 2,
     "relay.export": 1,
     "relay.signing": 1,
+    "relay.passes": 1,
+    "relay.doorbook": 1,
+    "relay.admission": 2,
     "relay.endpoints": 1,
     "relay.store.records": 1,
     "relay.store.tables": 1,
@@ -44,6 +47,7 @@ FLOORS: Final = {
     "relay.store.owner": 1,
     "relay.store.telling": 1,
     "relay.store.migrations.beginning": 1,
+    "relay.store.migrations.finals": 1,
     "relay.store.backlog": 2,
     "relay.store.batch": 2,
     "relay.store.database": 2,
@@ -52,6 +56,7 @@ FLOORS: Final = {
     "relay.store.outbox": 2,
     "relay.store.reading": 2,
     "relay.store.searching": 2,
+    "relay.store.sounds": 2,
     "relay.store.threads": 2,
     "relay.store.writer": 2,
     "relay.store.writing": 2,
@@ -66,18 +71,28 @@ FLOORS: Final = {
     "assemblyai_client": 2,
     "relay.feed": 3,
     "relay.results": 3,
+    "relay.playback": 3,
+    "relay.waveform": 3,
     "relay.recording": 3,
     "relay.backfill": 3,
     "relay.webhooks": 3,
     "relay.call": 3,
     "relay.console": 3,
     "relay.web.access": 4,
+    "relay.web.entrance": 4,
     "relay.web.api": 4,
     "relay.web.live": 4,
+    "relay.web.present": 4,
+    "relay.web.shown": 4,
+    "relay.web.sound": 4,
+    "relay.web.trial": 4,
     "relay.web.metrics": 4,
     "relay.web.openapi": 4,
+    "relay.web.pages": 4,
     "relay.web.parameters": 4,
     "relay.web.routes": 4,
+    "relay.web.handler": 4,
+    "relay.web.telephony": 4,
     "relay.web.server": 4,
     "relay.web.workers": 4,
     "services": 4,
@@ -199,7 +214,7 @@ def test_every_make_target_the_documents_name_exists() -> None:
 def test_every_file_the_documents_link_to_exists() -> None:
     for document in ("README.md", "CONTRIBUTING.md", "docs/architecture.md"):
         path = ROOT / document
-        for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+        for link in re.findall(r"""(?:\]\(|src(?:set)?=")([^)"#:]+)[)"]""", path.read_text()):
             assert (path.parent / link).exists(), f"{document} links to {link}"
 
 

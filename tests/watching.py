@@ -32,8 +32,18 @@ class Watcher:
     an event stream"): they end with CR, LF or both, and a field that is not known is an error here.
     """
 
-    def __init__(self, url: str, call: str | None = None, last_id: int | None = None, header: str = "") -> None:
-        headers = {"Last-Event-ID": header} if header else {}
+    def __init__(
+        self,
+        url: str,
+        call: str | None = None,
+        last_id: int | None = None,
+        header: str = "",
+        *,
+        token: str = "",
+        cookie: str = "",
+    ) -> None:
+        headers = {"Authorization": f"Bearer {token}"} if token else {"Cookie": cookie}
+        headers |= {"Last-Event-ID": header} if header else {}
         asked = {name: value for name, value in (("call", call), ("last_event_id", last_id)) if value is not None}
         self.told: list[Told] = []
         self.heartbeats = 0
@@ -115,11 +125,11 @@ class Watcher:
             self.told.append(Told(number, fields["event"], json.loads(fields["data"])))
 
 
-def one_that_does_not_read(url: str) -> socket.socket:
+def one_that_does_not_read(url: str, token: str) -> socket.socket:
     """Asks for the live feed of all calls, and reads nothing of it; its kernel takes as little as can be."""
     address = urlsplit(url)
     sleeper = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sleeper.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sleeper.connect((address.hostname, address.port))
-    sleeper.sendall(b"GET /api/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    sleeper.sendall(f"GET /api/live HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
     return sleeper

@@ -1,27 +1,28 @@
 """The live feed: what happens on the calls, as Server-Sent Events to whoever watches.
 
 What is stored comes from the store, after its commit, with its id; who comes back with the last id that it saw misses
-nothing and gets nothing twice. Interims come from the hub and are nowhere kept.
-(https://html.spec.whatwg.org/multipage/server-sent-events.html)
+nothing and gets nothing twice. Interims and how a stream is doing come from the hub and are nowhere kept; who begins to
+watch one call in the middle is shown the newest at once.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
 
 import gevent
-import orjson
 from gevent.event import Event as Bell
 
-from relay.events import Transcript
+from relay.events import StreamBegun, StreamEnded
 from relay.hub import Happened
-from relay.store.records import Event, as_time
+from relay.protocol import CallInfo
+from relay.store.records import Event
 from relay.store.store import Store, StoreError
-from relay.web.openapi import INTERIM, UNSAVED
+from relay.web.present import Present, Side
+from relay.web.shown import Frame, interim, status, stored
 
 log = logging.getLogger(__name__)
 
@@ -30,47 +31,21 @@ HEARTBEAT: Final = b": still here\n\n"
 COME_BACK_MS: Final = (1000, 3000)  # a viewer that was cut off waits so long, by chance: not all come back at once
 VIEWERS_MOST: Final = 5000
 WAITING_MOST: Final = 1 << 20  # bytes that wait for a viewer; one that lets more come together is let go
-FRESH_MOST: Final = 1 << 16  # bytes; for one that lags behind by more, an interim is no news any more
+FRESH_MOST: Final = 1 << 16  # bytes; for one that lags behind by more, what is fleeting is no news any more
 MISSED_AT_ONCE: Final = 100  # events read from the store for a viewer that came back
 TRY_AGAIN_S: Final = 1.0  # seconds to the next try, while the database is away
 SHOW_EVERY: Final = 0.05  # seconds between two rounds: a write for each event costs more than all else of it
+STILL_ALLOWED_EVERY: Final = 2.0  # seconds until a viewer whose pass has ended is let go, at most
 AT_ONCE: Final = 25  # viewers that are shown something before the calls have their turn: half a millisecond's work
 A_TURN: Final = 0.001  # seconds
-
-
-class Frame(NamedTuple):
-    """One event as it goes out. Its id is 0 when it is not stored."""
-
-    call_sid: str
-    id: int
-    data: bytes
-    is_interim: bool = False
-
-
-def stored(event: Event) -> Frame:
-    """An event of the store's; or one that it could not store yet, and which will come again."""
-    data = event.data | {"created_at": as_time(event.created_at)}
-    if not event.is_stored:
-        return Frame(event.call_sid, 0, _written(UNSAVED, data))
-    written = _written(event.kind, data | {"sequence": event.sequence})
-    return Frame(event.call_sid, event.id, b"id: %d\n" % event.id + written)
-
-
-def interim(call_sid: str, stream_sid: str, service: str, said: Transcript) -> Frame:
-    """What someone seems to be saying. It has no times: only the store knows where a stream begins in its call."""
-    data = {"call_sid": call_sid, "stream_sid": stream_sid, "track": said.track, "service": service, "text": said.text}
-    return Frame(call_sid, 0, _written(INTERIM, data), is_interim=True)
-
-
-def _written(kind: str, data: dict[str, Any]) -> bytes:
-    return b"event: %s\ndata: %s\n\n" % (kind.encode(), orjson.dumps(data))  # which breaks no line
 
 
 class Viewer:
     """One that watches. What is shown to it waits until it has taken what came before."""
 
-    def __init__(self, store: Store, call_sid: str | None, last_id: int | None) -> None:
+    def __init__(self, store: Store, call_sid: str | None, last_id: int | None, may_still: Callable[[], bool]) -> None:
         self.call_sid = call_sid
+        self.may_still = may_still
         self.waiting = 0  # bytes
         self._store = store
         self._last_id = last_id or 0
@@ -83,7 +58,7 @@ class Viewer:
     def show(self, frames: Sequence[Frame]) -> None:
         """Queues what happened. Never waits."""
         for frame in frames:
-            if not frame.is_interim or self.waiting < FRESH_MOST:
+            if not frame.is_fleeting or self.waiting < FRESH_MOST:
                 self._frames.append(frame)
                 self.waiting += len(frame.data)
         self._news.set()
@@ -139,12 +114,15 @@ class Live:
         self._store = store
         self._heartbeat_s = heartbeat_s
         self._viewers: set[Viewer] = set()
+        self._watched: Counter[str | None] = Counter()  # how many watch each call
+        self._present: dict[CallInfo, Present] = {}  # of the live streams
         self._frames: list[Frame] = []
         self._news = Bell()
         self._is_open = True
         self._unsubscribe = store.subscribe(self._told)
-        self._greenlet = gevent.spawn(self._show_all)
-        self._greenlet.link_exception(lambda failed: log.critical("the live feed failed: %r", failed.exception))
+        self._greenlets = [gevent.spawn(self._show_all), gevent.spawn(self._look_who_may)]
+        for greenlet in self._greenlets:
+            greenlet.link_exception(lambda failed: log.critical("the live feed failed: %r", failed.exception))
 
     @property
     def viewers(self) -> int:
@@ -162,30 +140,64 @@ class Live:
         return self.viewers < VIEWERS_MOST
 
     def hear(self, happened: Happened) -> None:
-        """Takes interims. Never waits."""
-        call, said = happened.call, happened.event
-        if self._viewers and call is not None and isinstance(said, Transcript) and said.text and not said.is_final:
-            self._add([interim(call.call_sid, call.stream_sid, happened.service, said)])
+        """Takes what is nowhere kept. Never waits."""
+        call, event = happened.call, happened.event
+        if call is None:
+            return
+        if isinstance(event, StreamBegun):
+            self._present[call] = Present()
+        if (present := self._present.get(call)) is None:
+            return
+        changed = present.hear(happened.service, event)
+        if changed.of_interims and self._viewers:
+            self._add(self._interims(call, present, changed.of_interims))
+        if changed.of_status and self._watched[call.call_sid]:
+            self._add([self._status(call, present)])
+        if isinstance(event, StreamEnded):
+            del self._present[call]
 
-    def watch(self, call_sid: str | None = None, last_id: int | None = None) -> Iterator[bytes]:
-        """What a viewer is sent, of all calls or of one: what it has missed since the last id, and all that follows."""
-        viewer = Viewer(self._store, call_sid, last_id)
+    def watch(
+        self, call_sid: str | None = None, last_id: int | None = None, *, may_still: Callable[[], bool]
+    ) -> Iterator[bytes]:
+        """What a viewer is sent, of all calls or of one: what it has missed since the last id, and all that follows.
+
+        It ends when the viewer may no longer see it.
+        """
+        viewer = Viewer(self._store, call_sid, last_id, may_still)
         if not self._is_open:
             viewer.leave()
         self._viewers.add(viewer)
+        self._watched[call_sid] += 1
+        viewer.show(self._now(call_sid))
         try:
             yield from viewer.read(self._heartbeat_s)
         finally:
             self._viewers.discard(viewer)
+            self._watched -= Counter([call_sid])
 
     def close(self) -> None:
         """Lets all viewers go; they come back by the last id that they saw. Who comes now gets what was missed."""
         if self._is_open:
             self._is_open = False
             self._unsubscribe()
-            self._greenlet.kill()
+            gevent.killall(self._greenlets)
             for viewer in self._viewers:
                 viewer.leave()
+
+    def _now(self, call_sid: str | None) -> list[Frame]:
+        """What one call is like just now."""
+        frames = []
+        for call, present in self._present.items():
+            if call.call_sid == call_sid:
+                frames += [self._status(call, present), *self._interims(call, present, present.interims)]
+        return frames
+
+    def _interims(self, call: CallInfo, present: Present, sides: Iterable[Side]) -> list[Frame]:
+        offset_ms = self._store.offset_ms(call.stream_sid)
+        return [interim(call, offset_ms, *side, present.interims.get(side)) for side in sides]
+
+    def _status(self, call: CallInfo, present: Present) -> Frame:
+        return status(call, self._store.offset_ms(call.stream_sid), present.status)
 
     def _told(self, events: Sequence[Event]) -> None:
         if self._viewers:
@@ -203,11 +215,23 @@ class Live:
             of_call = defaultdict(list)
             for frame in frames:
                 of_call[frame.call_sid].append(frame)
+            of_all = [frame for frame in frames if not frame.is_status]
             for number, viewer in enumerate(tuple(self._viewers), 1):
-                self._show(viewer, frames if viewer.call_sid is None else of_call.get(viewer.call_sid, []))
+                self._show(viewer, of_all if viewer.call_sid is None else of_call.get(viewer.call_sid, []))
                 if number % AT_ONCE == 0:
                     gevent.sleep(A_TURN)
             gevent.sleep(SHOW_EVERY)
+
+    def _look_who_may(self) -> None:
+        """Lets go of those who may no longer see."""
+        while True:
+            gevent.sleep(STILL_ALLOWED_EVERY)
+            for number, viewer in enumerate(tuple(self._viewers), 1):
+                if not viewer.may_still():
+                    self._viewers.discard(viewer)
+                    viewer.let_go()
+                if number % AT_ONCE == 0:
+                    gevent.sleep(A_TURN)
 
     def _show(self, viewer: Viewer, frames: list[Frame]) -> None:
         if viewer.waiting > WAITING_MOST:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from time import process_time
@@ -15,10 +16,12 @@ from typing import Final
 import orjson
 from flask import Blueprint, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
 
 from relay.call import Switchboard
+from relay.doorbook import Doorbook
 from relay.events import (
     Gap,
     Listened,
@@ -32,12 +35,16 @@ from relay.events import (
     Transcript,
 )
 from relay.hub import Happened
+from relay.passes import Scope
 from relay.protocol import CallInfo
-from relay.store.store import Store
+from relay.store.store import Store, StoreError
+from relay.web.access import needs, open_to_all
 from relay.web.live import Live
 
 # Seconds: a chunk waits 0.1, interims come after a few tenths, and a service that falls behind loses minutes.
 BUCKETS: Final = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
+NETWORK_BUCKETS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)  # seconds
+REFUSALS: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
 
 
 class Metrics:
@@ -63,9 +70,14 @@ class Metrics:
             self._gauge("relay_store_waiting", "Things that wait to be written", lambda: store.waiting)
             self._gauge("relay_store_dropped", "Things dropped for want of room", lambda: store.dropped)
             self._gauge("relay_store_well", "Whether it can be written", lambda: not store.trouble)
+            self._registry.register(_Outbox(store))
         if live is not None:
             self._gauge("relay_viewers", "Who watches the live feed", lambda: live.viewers)
             self._gauge("relay_viewers_waiting_bytes", "What viewers have not taken", lambda: live.waiting)
+
+    def look_at_the_door(self, doorbook: Doorbook) -> None:
+        """Tells of who was let in and who was not, too."""
+        self._registry.register(_Door(doorbook))
 
     def _look_at_services(self, switchboard: Switchboard) -> None:
         well = Gauge("relay_service_well", "Not taken for down", ["service"], registry=self._registry)
@@ -87,17 +99,23 @@ class Metrics:
         self._reconnects = self._counter("relay_service_reconnects", "Tries to connect anew", "service")
         self._losses = self._counter("relay_service_losses", "Connections lost, or not to be had", "service")
         self._failovers = self._counter("relay_failovers", "Takeovers in mid-call", "service", "by")
+        self._refusals = self._counter("relay_refused_requests", "Requests that were answered by a refusal", "status")
         self._own_lag = self._histogram("relay_own_lag_seconds", "Audio that has come and waits to be sent on")
         self._service_lag = self._histogram(
             "relay_service_lag_seconds", "Audio sent beyond what a transcript covers", "service", "result"
+        )
+        self._network_lag = self._histogram(
+            "relay_network_lag_seconds", "The way there and back, of that", "service", buckets=NETWORK_BUCKETS
         )
 
     def hear(self, happened: Happened) -> None:
         """Counts. Never waits."""
         call, service = happened.call, happened.service
         match happened.event:
-            case Transcript(behind_ms=int(behind_ms), is_final=is_final):
+            case Transcript(behind_ms=int(behind_ms), is_final=is_final, network_ms=network_ms):
                 self._service_lag.labels(service, "final" if is_final else "interim").observe(behind_ms / 1000)
+                if network_ms is not None:
+                    self._network_lag.labels(service).observe(network_ms / 1000)
             case Listened(unsent_ms=int(unsent_ms)):
                 self._own_lag.observe(unsent_ms / 1000)
             case MediaReceived(count=count) if call is not None:
@@ -117,6 +135,10 @@ class Metrics:
                 self._losses.labels(service).inc()
             case ServiceReplaced(by=by):
                 self._failovers.labels(service, by).inc()
+
+    def refused(self, status: int) -> None:
+        """Counts a request to which somebody was not let in."""
+        self._refusals.labels(str(status)).inc()
 
     def written(self) -> bytes:
         """All of it in Prometheus's text format."""
@@ -145,7 +167,7 @@ class Metrics:
         self._streams.pop(call, None)
 
     def _count_frames(self, call: CallInfo, frames: int) -> None:
-        new = frames - self._streams.get(call, 0)
+        new = max(0, frames - self._streams.get(call, 0))  # two sockets may say that they are the same stream
         self._streams[call] = frames
         self._frames_counted += new
         self._frames.inc(new)
@@ -159,8 +181,42 @@ class Metrics:
     def _gauge(self, name: str, about: str, look: Callable[[], float]) -> None:
         Gauge(name, about, registry=self._registry).set_function(look)
 
-    def _histogram(self, name: str, about: str, *labels: str) -> Histogram:
-        return Histogram(name, about, labels, registry=self._registry, buckets=BUCKETS)
+    def _histogram(self, name: str, about: str, *labels: str, buckets: tuple[float, ...] = BUCKETS) -> Histogram:
+        return Histogram(name, about, labels, registry=self._registry, buckets=buckets)
+
+
+class _Door(Collector):
+    """A doorbook's counts, as they stand when they are asked for."""
+
+    def __init__(self, doorbook: Doorbook) -> None:
+        self._counts = (
+            ("relay_streams_admitted", "Media streams let in", "by", doorbook.admitted),
+            ("relay_refused", "Streams, requests and connections turned away", "why", doorbook.refused),
+            ("relay_signatures", "What came of looking at Twilio's signatures", "result", doorbook.signatures),
+        )
+
+    def collect(self) -> Iterator[Metric]:
+        """All of them."""
+        for name, about, label, counts in self._counts:
+            family = CounterMetricFamily(name, about, labels=[label])
+            for word, count in counts.items():
+                family.add_metric([word], count)
+            yield family
+
+
+class _Outbox(Collector):
+    """What webhooks have still to be told, by the endpoint's name. While the database is away, nothing is known."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def collect(self) -> Iterator[Metric]:
+        """All of them."""
+        waiting = GaugeMetricFamily("relay_webhooks_waiting", "Deliveries that have not arrived", labels=["endpoint"])
+        with suppress(StoreError):
+            for endpoint, count in self._store.waiting_deliveries().items():
+                waiting.add_metric([endpoint], count)
+        yield waiting
 
 
 def health(
@@ -170,11 +226,19 @@ def health(
     part = Blueprint("health", __name__)
     metrics.look_at(switchboard, store, live)
 
+    @part.after_app_request
+    def count(answer: Response) -> Response:
+        if answer.status_code in REFUSALS:
+            metrics.refused(answer.status_code)
+        return answer
+
     @part.get("/metrics")
+    @needs(Scope.METRICS)
     def scraped() -> Response:
         return Response(metrics.written(), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     @part.get("/readyz")
+    @open_to_all
     def ready() -> Response:
         """Whether calls should be sent here. A database that is away is no reason against it: they are transcribed."""
         why_not = _why_not(switchboard)

@@ -24,8 +24,17 @@ from relay.web.parameters import (
 
 PAGE: Final = 50  # items on one, unless asked otherwise
 PAGE_MOST: Final = 200
+SHARE_HOURS: Final = 24  # for which a link to a call is good, unless asked otherwise
+SHARE_HOURS_MOST: Final = 30 * 24
+
+POINTS: Final = 1000  # of a waveform, unless asked otherwise
+POINTS_LEAST: Final = 10
+POINTS_MOST: Final = 4000
+
+DEMO_CALL: Final = "/demo-call"  # where it is asked for
 
 INTERIM: Final = "interim"  # kinds of events that are nowhere stored
+STATUS: Final = "status"
 UNSAVED: Final = "final-unsaved"
 
 # --- Parameters ---------------------------------------------------------------------------------------------
@@ -65,6 +74,9 @@ SEARCH: Final = (
     number("speaker", "Only this speaker, where the service tells speakers apart; the first is 0.", 0, 1000),
     _CURSOR,
     _LIMIT,
+)
+WAVEFORM: Final = (
+    number("points", f"How many points the waveform has at most; {POINTS} if not given.", POINTS_LEAST, POINTS_MOST),
 )
 LIVE: Final = (_CALL, _LAST_ID)
 LAST_EVENT_ID: Final = replace(
@@ -171,11 +183,30 @@ SCHEMAS: Final[dict[str, Schema]] = {
         filled=_YES_OR_NO,
     ),
     "Transcript": _object(
-        "A call and all that was said on it so far.",
+        "A call and all that was said on it so far, and what happened besides, in order. `/api/live?call=SID` goes on "
+        "from `last_event_id`: what is not in here has a greater id.",
         call=_of("Call"),
         segments=_list_of(_of("Segment")),
         gaps=_list_of(_of("Gap")),
+        events=_list_of(_of("Event")),
+        last_event_id=_WHOLE,
     ),
+    "Event": _object(
+        "Something that happened on a call, other than words and gaps; `at_ms` is when on the call's clock.",
+        id=_WHOLE,
+        kind={"type": "string", "enum": [kind for kind in Kind if kind not in (Kind.SEGMENT_FINAL, Kind.GAP)]},
+        at_ms=_WHOLE_OR_NONE,
+        created_at=_TIME,
+        data={"type": "object"},
+    ),
+    "Waveform": _object(
+        "How loud each side of a recording is: peaks from 0 to 1, each of as long a time. Of a long one, evenly chosen "
+        "samples count.",
+        duration_ms=_WHOLE,
+        inbound=_list_of(_SURE),
+        outbound=_list_of(_SURE),
+    ),
+    "DemoCall": _object("A call that has begun.", call_sid=_TEXT),
     "Hit": _object(
         "A segment in which the words were found; `segment.start_ms` is the moment to jump to.",
         call=_of("Call"),
@@ -187,12 +218,13 @@ SCHEMAS: Final[dict[str, Schema]] = {
         "description": "One event of the live feed. The one that only says when to come back has no data.",
         "properties": {
             "id": {"type": "string", "pattern": "^[0-9]+$"},
-            "event": {"type": "string", "enum": [*Kind, INTERIM, UNSAVED]},
+            "event": {"type": "string", "enum": [*Kind, INTERIM, STATUS, UNSAVED]},
             "data": {"type": "string", "contentMediaType": "application/json"},
             "retry": _WHOLE,
         },
         "additionalProperties": False,
     },
+    "Share": _object("A link to one call, and when it ends.", url=_TEXT, expires_at=_TIME),
     "Calls": _page_of("Call"),
     "Hits": _page_of("Hit"),
     "Problem": _object("What is wrong (RFC 9457).", type=_TEXT, title=_TEXT, status=_WHOLE, detail=_TEXT),
@@ -202,12 +234,16 @@ SCHEMAS: Final[dict[str, Schema]] = {
 
 _PROBLEMS: Final = {
     400: "A parameter is wrong; the detail says which, and what it should be.",
-    403: "This is not shown to you; the detail says why.",
-    404: "There is no such call.",
+    401: "Nobody knows who asks: there is no token, or it is not worth anything any more.",
+    403: "The token does not allow this, or not for this call.",
+    404: "There is no such call, or no recording of it.",
     409: "The call still runs.",
-    503: "The database is away, or too many watch; the detail says so. Try again after the seconds of Retry-After.",
+    503: "It cannot be had now; the detail says why. Try again after the seconds of Retry-After.",
 }
 _OF_ONE: Final = (400, 404, 503)
+_SECURITY: Final = {
+    "token": {"type": "http", "scheme": "bearer", "description": "What `python app.py token issue` printed."}
+}
 _FORMATS: Final = {
     "txt": ("text/plain", _TEXT),
     "json": ("application/json", _of("Transcript")),
@@ -218,15 +254,36 @@ MEDIA_TYPES: Final = {form: media_type for form, (media_type, _) in _FORMATS.ite
 
 _SID: Final = {"name": "sid", "in": "path", "description": "The call's SID.", "required": True, "schema": _TEXT}
 
+_HOURS: Final[Schema] = {
+    "type": "object",
+    "properties": {"hours": {"type": "integer", "minimum": 1, "maximum": SHARE_HOURS_MOST, "default": SHARE_HOURS}},
+    "additionalProperties": False,
+}
+
 _LIVE_FEED: Final = f"""\
 Server-Sent Events (https://html.spec.whatwg.org/multipage/server-sent-events.html) of all calls, or of one, as long as
 you read. What is stored has an `id`, and is one of: {", ".join(Kind)}. `data` is a JSON object with `call_sid`,
-`sequence` (which counts within the call), `created_at` and what the kind brings. Come back with the last id, and
-nothing is missed and nothing comes twice, even if the server was started anew.
+`sequence` (which counts within the call), `created_at` and what the kind brings; `at_ms`, when on the call's clock it
+happened, for all but words and gaps. Come back with the last id, and nothing is missed and nothing comes twice, even if
+the server was started anew.
 
-Without an id come `{INTERIM}` (what a speaker seems to be saying; it will change) and, while the database is away,
-`{UNSAVED}`, which comes again as `segment.final` once it is stored: match them by call_sid, segment.track,
-segment.start_ms and segment.service. Who does not read is let go, and may come back."""
+Without an id come, of the calls of the process that answers:
+
+- `{INTERIM}`: what a speaker seems to be saying (`track`, `service`, `text`, `start_ms`, `end_ms`, `behind_ms`). It
+takes the place of the one before of the same stream, track and service, until a `segment.final` of these does; without
+a text, it was nothing after all.
+- `{STATUS}`: how a stream is doing: `until_ms` and `unsent_ms` of its audio, and of each of its `services` the `state`
+(connecting, listening, lost, refused) and `behind_ms`, the delay of its newest words. Only to those who watch one call:
+at once, at each change, and every two seconds while audio comes. A stream that has ended has no services.
+- `{UNSAVED}`, while the database is away: comes again as `segment.final` once it is stored; match them by call_sid,
+segment.track, segment.start_ms and segment.service.
+
+Times of the first two are the stream's, which begins at `offset_ms` of its call's. Who does not read is let go, and may
+come back."""
+
+_RECORDING: Final = """\
+Stereo (left is inbound), 16 bits, 8 kHz, on the call's clock. `Range` is answered with a part (206), `If-Range` and
+`If-None-Match` know the ETag. While the call runs: what there is at this moment."""
 
 
 def _answer(about: str, media_type: str, schema: Schema) -> dict[str, Any]:
@@ -243,7 +300,10 @@ def _operation(
     **more: Any,
 ) -> dict[str, Any]:
     described = [parameter.described() for parameter in parameters]
-    bad = {str(code): _answer(_PROBLEMS[code], "application/problem+json", _of("Problem")) for code in (403, *problems)}
+    bad = {
+        str(code): _answer(_PROBLEMS[code], "application/problem+json", _of("Problem"))
+        for code in (401, 403, *problems)
+    }
     return {"operationId": name, "summary": about, "parameters": described, "responses": good | bad, **more}
 
 
@@ -280,7 +340,48 @@ DESCRIPTION: Final[dict[str, Any]] = {
                 ),
             }
         ),
+        "/api/calls/{sid}/share": _of_call(
+            {
+                "post": _operation(
+                    "share_call",
+                    "Make a link that shows this call, and nothing else, to whoever has it",
+                    {"201": _answer("The link.", "application/json", _of("Share"))},
+                    problems=_OF_ONE,
+                    requestBody={"content": {"application/json": {"schema": _HOURS}}},
+                )
+            }
+        ),
         **{f"/api/calls/{{sid}}/transcript.{form}": _of_call(_transcript(form)) for form in _FORMATS},
+        "/api/calls/{sid}/recording.wav": _of_call(
+            {
+                "get": _operation(
+                    "recording",
+                    "A call's recording, if there is one",
+                    {"200": _answer("The recording so far.", "audio/wav", {})},
+                    problems=_OF_ONE,
+                    description=_RECORDING,
+                )
+            }
+        ),
+        "/api/calls/{sid}/waveform.json": _of_call(
+            {
+                "get": _operation(
+                    "waveform",
+                    "How a call's recording looks",
+                    _json("The waveform so far.", _of("Waveform")),
+                    WAVEFORM,
+                    problems=_OF_ONE,
+                )
+            }
+        ),
+        DEMO_CALL: {
+            "post": _operation(
+                "demo_call",
+                "Play the sample call through this server, heard by a speech service on this machine",
+                {"202": _answer("Its audio flows.", "application/json", _of("DemoCall"))},
+                problems=(503,),
+            )
+        },
         "/api/search": {
             "get": _operation("search", "Words in what was said, newest first", _json("A page.", _of("Hits")), SEARCH)
         },
@@ -299,5 +400,6 @@ DESCRIPTION: Final[dict[str, Any]] = {
             )
         },
     },
-    "components": {"schemas": SCHEMAS},
+    "components": {"schemas": SCHEMAS, "securitySchemes": _SECURITY},
+    "security": [{"token": []}],
 }

@@ -1,0 +1,224 @@
+// The page of one call: what was kept is shown first, then the live feed goes on from there.
+
+import { announce } from "./announcer.js";
+import { ask, pathOf } from "./api.js";
+import { durationOf, streamFrom, titleOf } from "./call_facts.js";
+import { Columns } from "./columns.js";
+import { showConnection } from "./connection.js";
+import { Conversation } from "./conversation.js";
+import { makeCopying } from "./copying.js";
+import { makeDialogs } from "./dialogs.js";
+import { byId, element, say } from "./element.js";
+import { Feed } from "./feed.js";
+import { Follow } from "./follow.js";
+import { Player } from "./player.js";
+import { SIDES } from "./segment.js";
+import { Services } from "./services.js";
+import { clock, moment, secondOf, spoken } from "./times.js";
+
+const TICK_MS = 1000;
+const LINGER_MS = 300_000; // after its end a call is followed for so long: it may go on in another stream
+const AGAIN_MS = [1000, 2000, 4000, 8000, 15_000]; // from one try to load the call to the next
+const RECORDED_AFTER_MS = 2500; // after the call's end its recording is whole
+
+const sid = byId("call").dataset.callSid;
+const conversation = new Conversation(byId("conversation"));
+const follow = new Follow(byId("conversation"), byId("now"));
+const services = new Services();
+/** @type {import("./call_facts.js").Call} */
+let call;
+let player = null;
+let lingering = 0;
+/** @type {[import("./feed.js").FeedState, number]} */
+let line = ["connecting", 0];
+
+// --- What is kept -----------------------------------------------------------------------------------------------------
+
+async function load() {
+  for (let failures = 0; ; failures++) {
+    try {
+      return await ask(`${pathOf(sid)}/transcript.json`);
+    } catch (trouble) {
+      say(byId("trouble"), trouble.message);
+      if (trouble.status === 401) showConnection("logged-out", 0);
+      if ([401, 403, 404].includes(trouble.status)) throw trouble;
+      const waitMs = AGAIN_MS[Math.min(failures, AGAIN_MS.length - 1)];
+      showConnection("waiting", waitMs);
+      await new Promise((resolve) => setTimeout(resolve, waitMs));
+    }
+  }
+}
+
+async function begin() {
+  const transcript = await load();
+  say(byId("trouble"), "");
+  call = transcript.call;
+  conversation.arrange(columnsOf(transcript));
+  showCall();
+  await conversation.show(transcript);
+  byId("conversation").dataset.ready = "true";
+  showNothing();
+  await showPlayer();
+  goToFragment();
+  if (!location.hash && isLive()) follow.jump();
+  feed.follow(transcript.last_event_id ?? 0);
+  if (!isLive()) linger();
+}
+
+/** @param {any} transcript */
+function columnsOf({ call, events = [] }) {
+  const columns = new Columns();
+  for (const { kind, data } of events) if (kind === "service.replaced") columns.replace(data.service, data.by);
+  for (const stream of call.streams) columns.seat(stream.services);
+  return columns;
+}
+
+/** Looks again at what was kept: something was filled in later. */
+async function reload() {
+  const transcript = await ask(`${pathOf(sid)}/transcript.json`).catch(() => null);
+  if (transcript) await conversation.show(transcript);
+}
+
+function isLive() {
+  return call.state === "live";
+}
+
+// --- The head ---------------------------------------------------------------------------------------------------------
+
+function showCall() {
+  const title = titleOf(call);
+  byId("title").textContent = title;
+  document.title = `${isLive() ? "Live: " : ""}${title}`;
+  byId("state").textContent = isLive() ? "Live" : "Ended";
+  byId("call").dataset.state = call.state;
+  byId("when").textContent = moment(call.started_at);
+  if (byId("delete")) byId("delete").hidden = isLive();
+  services.know(call.services);
+  showSides();
+  follow.set(isLive());
+  tick();
+  showLine();
+}
+
+function tick() {
+  const lasted = durationOf(call);
+  byId("clock").textContent = clock(lasted);
+  byId("clock").setAttribute("aria-label", spoken(lasted));
+}
+
+/** What the columns are: the two sides, or the services. */
+function showSides() {
+  const { columns } = conversation;
+  const names = columns.count > 1 ? columns.names : Object.values(SIDES);
+  byId("sides").replaceChildren(...names.map((name) => element("span", {}, name)));
+  byId("sides").dataset.columns = String(columns.count);
+}
+
+function showNothing() {
+  const { place } = conversation;
+  const isEmpty = !place.firstElementChild;
+  say(byId("nothing"), !isEmpty ? "" : isLive() ? "Nobody has said anything yet." : "Nothing was said on this call.");
+}
+
+function showLine() {
+  const [state, waitMs] = line;
+  const isOver = call && !isLive() && state !== "logged-out" && state !== "gone";
+  showConnection(isOver ? "ended" : state, waitMs);
+}
+
+// --- What happens -----------------------------------------------------------------------------------------------------
+
+const HEARD = {
+  interim: (data) => conversation.guess(data),
+  status: (data) => services.hear(data),
+  "segment.final": (data) => {
+    if (conversation.say(data.segment, data.stream_sid)) tellFinal(data.segment);
+    if (data.segment.backfilled) reload();
+  },
+  "final-unsaved": (data) => {
+    if (conversation.sayUnsaved(data.segment, data.stream_sid)) tellFinal(data.segment);
+  },
+  gap: (data) => conversation.miss(data.gap),
+  "call.resumed": resume,
+  "call.ended": end,
+  "service.lost": (data) => conversation.dropInterims(data.service),
+  "service.replaced": (data) => {
+    conversation.columns.replace(data.service, data.by);
+    conversation.dropInterims(data.service);
+    if (!call.services.includes(data.by)) change({ ...call, services: [...call.services, data.by] });
+  },
+};
+
+/** @param {import("./feed.js").FeedEvent} event */
+function hear({ kind, id, data }) {
+  HEARD[kind]?.(data);
+  if (id) conversation.note(kind, id, data, data.at_ms ?? null);
+  showNothing();
+}
+
+function tellFinal(segment) {
+  if (!segment.backfilled) announce(`${SIDES[segment.track]}: ${segment.text}`);
+}
+
+function resume(data) {
+  clearTimeout(lingering);
+  change({ ...call, state: "live", ended_at: null, streams: [...call.streams, streamFrom(data)] });
+}
+
+function end(data) {
+  conversation.dropInterims();
+  services.end();
+  const streams = call.streams.map((stream) => ({ ...stream, ended_at: stream.ended_at ?? data.created_at }));
+  change({ ...call, state: "ended", ended_at: data.created_at, duration_ms: data.duration_ms ?? call.duration_ms, streams });
+  linger();
+  setTimeout(lookForRecording, RECORDED_AFTER_MS);
+}
+
+function change(now) {
+  call = now;
+  showCall();
+}
+
+function linger() {
+  clearTimeout(lingering);
+  lingering = setTimeout(() => feed.end("ended"), LINGER_MS);
+}
+
+async function lookForRecording() {
+  const now = await ask(pathOf(sid)).catch(() => call);
+  if (now.state !== "ended") return;
+  change(now);
+  await showPlayer();
+}
+
+const feed = new Feed(sid, hear, (state, waitMs) => {
+  if (state === "live") conversation.doubtInterims();
+  line = [state, waitMs];
+  showLine();
+});
+
+// --- The recording, and links to a second -----------------------------------------------------------------------------
+
+async function showPlayer() {
+  if (player || isLive() || !call.recorded) return;
+  player = new Player(sid, conversation);
+  await player.open();
+}
+
+function goToFragment() {
+  const ms = secondOf(location.hash);
+  if (ms === null) return;
+  const view = conversation.markAt(ms);
+  if (view) follow.goTo(view.element);
+  player?.seek(ms);
+}
+
+addEventListener("hashchange", goToFragment);
+byId("conversation").addEventListener("click", (event) => {
+  const link = event.target.closest("a.time");
+  if (link && link.hash === location.hash) goToFragment(); // which is no change of the address
+});
+setInterval(() => call && isLive() && tick(), TICK_MS);
+makeCopying();
+makeDialogs(sid);
+begin().catch((trouble) => say(byId("trouble"), trouble.message));

@@ -1,0 +1,167 @@
+// The live feed, followed through losses: every loss is answered by coming back with the last id that was seen.
+//
+// Server-Sent Events are read here by fetch: a browser's EventSource gives up on an answer like 503, tells nobody which it
+// was, and does not notice a line that is dead but not closed.
+
+import { reached, refusal, Refused } from "./api.js";
+
+const FIRST_WAIT_MS = 1000;
+const LONGEST_WAIT_MS = 30_000;
+const SILENCE_MS = 40_000; // the server says something every 15 s
+const UNSEEN_MS = 60_000; // a page that nobody sees lets its line go: browsers open six to a server, for all tabs together
+const FOR_GOOD = [401, 403, 404];
+
+/** @typedef {"connecting"|"live"|"waiting"|"offline"|"ended"|"logged-out"|"gone"} FeedState */
+/** @typedef {{kind: string, id: number, data: any}} FeedEvent */
+
+export class Feed {
+  /**
+   * @param {string|null} callSid null: all calls
+   * @param {(event: FeedEvent) => void} hear
+   * @param {(state: FeedState, waitMs: number) => void} become
+   */
+  constructor(callSid, hear, become) {
+    this.callSid = callSid;
+    this.hear = hear;
+    this.become = become;
+    this.lastId = null;
+    this.failures = 0;
+    this.retryMs = FIRST_WAIT_MS;
+    this.isBegun = this.isResting = this.isOver = false;
+    this.timer = 0;
+    addEventListener("offline", () => this.lose());
+    addEventListener("online", () => this.comeBack());
+    document.addEventListener("visibilitychange", () => this.seen(!document.hidden));
+  }
+
+  /** Follows from this event on. @param {number|null} lastId null: only what happens from now on */
+  follow(lastId) {
+    this.lastId = lastId;
+    this.isBegun = true;
+    this.comeBack();
+    if (document.hidden) this.seen(false);
+  }
+
+  /** Connects, unless it is connected or over. */
+  comeBack() {
+    if (this.isOver || this.isResting || this.line || !this.isBegun) return;
+    clearTimeout(this.timer);
+    this.read().catch((trouble) => this.failed(trouble));
+  }
+
+  /** Cuts the line; it comes back by itself. */
+  lose() {
+    this.line?.abort();
+  }
+
+  /** @param {boolean} isSeen whether anybody can see the page */
+  seen(isSeen) {
+    clearTimeout(this.unseen);
+    if (isSeen) {
+      this.isResting = false;
+      this.comeBack();
+    } else {
+      this.unseen = setTimeout(() => this.rest(), UNSEEN_MS);
+    }
+  }
+
+  rest() {
+    this.isResting = true;
+    clearTimeout(this.timer);
+    this.lose();
+  }
+
+  /** Ends it. @param {FeedState} state */
+  end(state) {
+    this.isOver = true;
+    clearTimeout(this.timer);
+    this.lose();
+    this.become(state, 0);
+  }
+
+  async read() {
+    const line = (this.line = new AbortController());
+    this.become(navigator.onLine ? "connecting" : "offline", 0);
+    try {
+      const answer = await reached(this.url, { signal: line.signal, cache: "no-store" });
+      if (!answer.ok) throw await refusal(answer);
+      this.become("live", 0);
+      await this.take(answer, line);
+      throw new Refused(0, "The server ended it.");
+    } finally {
+      clearTimeout(this.watch);
+      this.line = null;
+    }
+  }
+
+  get url() {
+    const asked = new URLSearchParams();
+    if (this.callSid !== null) asked.set("call", this.callSid);
+    if (this.lastId !== null) asked.set("last_event_id", String(this.lastId));
+    return `/api/live?${asked}`;
+  }
+
+  /** @param {Response} answer @param {AbortController} line */
+  async take(answer, line) {
+    const parser = new EventParser((event) => this.told(event), (ms) => (this.retryMs = ms));
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (;;) {
+      clearTimeout(this.watch);
+      this.watch = setTimeout(() => line.abort(), SILENCE_MS);
+      const { done, value } = await reader.read();
+      if (done) return;
+      this.failures = 0;
+      parser.feed(value);
+    }
+  }
+
+  /** @param {FeedEvent} event */
+  told(event) {
+    if (this.isOver) return;
+    if (event.id) this.lastId = event.id;
+    this.hear(event);
+  }
+
+  /** @param {unknown} trouble */
+  failed(trouble) {
+    if (this.isOver || this.isResting) return;
+    const status = trouble instanceof Refused ? trouble.status : 0;
+    if (FOR_GOOD.includes(status)) return this.end(status === 401 ? "logged-out" : "gone");
+    const waitMs = Math.min(this.retryMs * 2 ** this.failures, LONGEST_WAIT_MS);
+    this.failures += 1;
+    this.become(navigator.onLine ? "waiting" : "offline", waitMs);
+    this.timer = setTimeout(() => this.comeBack(), waitMs);
+  }
+}
+
+/** Reads lines as the standard says (https://html.spec.whatwg.org/multipage/server-sent-events.html). */
+export class EventParser {
+  /** @param {(event: FeedEvent) => void} hear @param {(ms: number) => void} retry */
+  constructor(hear, retry) {
+    this.hear = hear;
+    this.retry = retry;
+    this.rest = "";
+    this.fields = {};
+  }
+
+  /** @param {string} text as much as has come */
+  feed(text) {
+    const lines = (this.rest + text).split("\n");
+    this.rest = lines.pop() ?? "";
+    for (const line of lines) this.take(line);
+  }
+
+  /** @param {string} line */
+  take(line) {
+    if (!line) return this.dispatch();
+    const colon = line.indexOf(": ");
+    if (colon > 0) this.fields[line.slice(0, colon)] = line.slice(colon + 2);
+  }
+
+  dispatch() {
+    const { event, id, data, retry } = this.fields;
+    this.fields = {};
+    if (retry) this.retry(Number(retry));
+    if (data) this.hear({ kind: event, id: Number(id ?? 0), data: JSON.parse(data) });
+  }
+}
