@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count as count_from
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
@@ -15,6 +16,7 @@ import gevent
 import pytest
 import srt  # type: ignore[import-untyped]
 import webvtt
+from gevent.event import Event
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -36,11 +38,14 @@ from tests.calling import answered, hang_up, say
 from tests.program import clean_environment
 from tests.serving import Answer, Serving, begun, call_info, ended, final, interim, serving
 from tests.talking import deepgram, listening
+from tests.watching import Watcher
 
 if TYPE_CHECKING:
     from tests.databases import Server
 
 pytest_plugins = ("tests.databases", "tests.stores")
+
+MOMENTS: Final = 10  # of a call, at which its transcript is asked for
 
 
 def stored(running: Serving, number: int, *events: CallEvent) -> str:
@@ -235,19 +240,19 @@ def test_a_transcript_says_what_happened_between_the_words_and_where(store: Stor
 
 def test_a_transcript_and_the_feed_from_there_on_hold_everything_once(store: Store) -> None:
     """However busy the call is at the moment of asking."""
-    call, count = call_info(1), 300
+    call, enough = call_info(1), Event()
     with serving(store) as running:
         stored(running, 1, begun())
-        talking = gevent.spawn(_talk, running, count)
-        seen = []
-        while not talking.dead:
+        talking = gevent.spawn(_talk, running, enough)
+        seen: list[tuple[Any, Watcher]] = []
+        while len({len(transcript["segments"]) for transcript, _ in seen}) < MOMENTS:
             transcript = asked(running, f"/api/calls/{call.call_sid}/transcript.json")
             seen.append((transcript, running.watch(call.call_sid, last_id=transcript["last_event_id"])))
-            gevent.sleep(0.005)
+        enough.set()
+        count = talking.get()
         running.happens(call, ended())
         for _, watcher in seen:
             watcher.wait_for_kind("call.ended")
-    assert len({len(transcript["segments"]) for transcript, _ in seen}) > 2  # moments in the middle of the call
     for transcript, watcher in seen:
         segments = [*transcript["segments"], *(said.data["segment"] for said in watcher.of("segment.final"))]
         gaps = [*transcript["gaps"], *(gap.data["gap"] for gap in watcher.of("gap"))]
@@ -255,11 +260,14 @@ def test_a_transcript_and_the_feed_from_there_on_hold_everything_once(store: Sto
         assert [gap["start_ms"] for gap in gaps] == [number * 1_000 + 500 for number in range(count)]
 
 
-def _talk(running: Serving, count: int) -> None:
-    for number in range(count):
+def _talk(running: Serving, enough: Event) -> int:
+    """Says one word after another, until it is enough; gives how many."""
+    for number in count_from(0):
         missed = Gap(Track.INBOUND, number * 1_000 + 500, number * 1_000 + 600, "lost")
         running.happens(call_info(1), final(f"word{number}", number * 1_000), missed)
-        gevent.sleep(0.001)
+        if enough.wait(0.001):
+            return number + 1
+    raise AssertionError
 
 
 def test_a_real_calls_words_can_be_read_found_and_exported(store: Store) -> None:

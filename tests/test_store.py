@@ -39,7 +39,7 @@ from relay.store.database import _SCRIPT as SCRIPT
 from relay.store.database import BUSY_MS, Database, address
 from relay.store.lifetime import BETWEEN, KILLED, UNHEARD
 from relay.store.owner import STALE_MS, is_gone, this_process
-from relay.store.records import State, as_time
+from relay.store.records import Kind, State, as_time
 from relay.store.store import StillLive, Store
 from relay.store.tables import calls as calls_table
 from relay.store.tables import metadata, owners, streams
@@ -424,8 +424,9 @@ def test_what_was_named_too_early_is_taken_back_when_the_process_lives(database:
         abandon(database, dead_process())
         with opened(database):
             pass
-        reader.until_ended()
-        assert places(store, talk.sid) == [("inbound", 1000, 5000, UNHEARD)]
+        events = reader.until_ended()  # at its next beat the process takes back what was named
+        (gap,) = next(event.data["gaps"] for event in events if event.kind is Kind.CALL_ENDED)
+        assert (gap["track"], gap["start_ms"], gap["end_ms"], gap["reason"]) == ("inbound", 1000, 5000, UNHEARD)
         talk.say("two", 1000, 5000).end(5000)
         reader.until_ended(2)
         assert places(store, talk.sid) == []
