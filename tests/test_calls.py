@@ -428,12 +428,14 @@ def test_a_call_whose_service_hangs_leaves_the_others_untouched() -> None:
         assert running.of(stuck).frames(track) == whole(10_000)
 
 
+@pytest.mark.timeout(300)
 def test_a_hundred_calls_at_once_lose_nothing() -> None:
-    with listening() as server, relay(deepgram(server)) as running:
+    patient = replace(HASTE, answer=60, drain=60)  # so much work takes a while on a slow machine
+    with listening() as server, relay(deepgram(server), patience=patient) as running:
         calls = [answered(running.url) for _ in range(100)]
         talking = [gevent.spawn(_talk, call, 6_000) for call in calls]
         gevent.joinall(talking, raise_error=True)
-        ends = [running.ended(call, within=60) for call in calls]
+        ends = [running.ended(call, within=200) for call in calls]
     for call in calls:
         for track in BOTH:
             assert running.of(call).frames(track) == whole(6_000)
