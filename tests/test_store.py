@@ -30,6 +30,7 @@ from relay.events import (
     NotTranscribed,
     ServiceRefused,
     ServiceReplaced,
+    StreamReported,
     Transcript,
     Word,
 )
@@ -430,6 +431,25 @@ def test_what_was_named_too_early_is_taken_back_when_the_process_lives(database:
         talk.say("two", 1000, 5000).end(5000)
         reader.until_ended(2)
         assert places(store, talk.sid) == []
+
+
+def test_what_twilio_reports_of_a_stream_is_kept_with_its_call_and_wakes_no_dead_one(database: str) -> None:
+    failed = StreamReported("CA1", "stream-error", "31903 broken off.", "Was the tunnel restarted?")
+    with opened(database) as store:
+        talk = Talk(store).begin().say("one").listen(5000)
+        heard_until(store, talk.sid, 5000)
+    abandon(database, dead_process())
+    with opened(database) as store:
+        reader, late = Reader(store), Talk(store, talk.sid, stream_sid=talk.call.stream_sid, tracks=())
+        late.tell(StreamReported("CA1", "stream-started")).tell(failed)
+        (event,) = reader.until(len)
+        assert (event.kind, event.data["reason"]) == (
+            Kind.ERROR,
+            "Twilio reports: 31903 broken off. Was the tunnel restarted?",
+        )
+        call = store.call(talk.sid)
+        assert call is not None
+        assert call.state is State.ENDED
 
 
 def test_a_redeploy_that_killed_the_first_stream_is_one_call_with_a_gap(

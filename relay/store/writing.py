@@ -20,6 +20,7 @@ from relay.events import (
     StandsBy,
     StreamBegun,
     StreamEnded,
+    StreamReported,
     Transcript,
 )
 from relay.store import lifetime, records
@@ -42,6 +43,8 @@ def is_kept(event: CallEvent) -> bool:
     """Whether this is worth writing down. Interims are not, nor a stream that only brings what another one brings."""
     if isinstance(event, Transcript):
         return event.is_final
+    if isinstance(event, StreamReported):
+        return bool(event.error or event.advice)
     return isinstance(event, _KEPT) and not isinstance(event, StandsBy)
 
 
@@ -58,6 +61,9 @@ def enter(ledger: Ledger, heard: Heard) -> None:
     stream = ledger.stream(heard.call)
     if stream is None:
         return None
+    if isinstance(heard.event, StreamReported):  # which may be about one that ended, and does not bring it back
+        reason = storable(f"Twilio reports: {heard.event.error} {heard.event.advice}")
+        return _note(ledger, stream, Kind.ERROR, heard.at, service=None, reason=reason)
     if stream.was_closed:
         lifetime.reopen(ledger, stream, heard.at)
     match heard.event:
