@@ -29,7 +29,7 @@ from tests.numbered import NOISE, frame_words, number_ears, numbered
 KEY = "a-key-for-tests"
 PHONE: dict[str, Any] = {"encoding": "wav/ulaw", "bit_depth": 8, "sample_rate": 8000, "channels": 1}
 STEREO = PHONE | {"channels": 2}
-SOON = 10.0  # seconds; nothing here takes nearly so long, unless it never happens
+SOON = 30.0  # seconds; nothing here takes nearly so long, unless it never happens
 IN, OUT = Track.INBOUND, Track.OUTBOUND
 
 EVERYTHING = dict.fromkeys(
