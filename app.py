@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,7 @@ from relay.web.api import api
 from relay.web.entrance import AccessSettings, entrance, with_access_link
 from relay.web.live import Live
 from relay.web.metrics import Metrics, health
+from relay.web.neighbours import Neighbours
 from relay.web.pages import pages
 from relay.web.routes import MEDIA_PATH, create_app, media_url
 from relay.web.server import Server, run_until_told
@@ -131,7 +132,12 @@ def reached_by(host: str) -> str:
 
 @contextmanager
 def serving(
-    environ: Mapping[str, str], settings: Settings, listening: Listening, console: Console, leave: Event
+    environ: Mapping[str, str],
+    settings: Settings,
+    listening: Listening,
+    console: Console,
+    leave: Event,
+    neighbours: Neighbours | None = None,
 ) -> Iterator[tuple[Server, Switchboard]]:
     """The server, and all that hears of calls; closed in the order in which they need one another."""
     webhook_settings = read(WebhookSettings, environ)
@@ -155,7 +161,7 @@ def serving(
             webhooks = Webhooks(webhook_settings, store)
             webhooks.start()
             ends.callback(webhooks.close, LAST_LINES_WITHIN)
-            live = Live(store)
+            live = Live(store, neighbours=neighbours)
             ends.callback(live.close)
             hears += [store.hear, live.hear]
             parts.append(api(store, live))
@@ -174,7 +180,9 @@ def serving(
         parts.append(pages(settings, passes, store, demo_call))
         admission = Admission(passes, read(TwilioSettings, environ), settings)
         metrics.look_at_the_door(admission.doorbook)
-        parts.append(telephony(admission, switchboard))
+        if neighbours is not None:
+            metrics.look_at_the_neighbours(neighbours)
+        parts.append(telephony(admission, switchboard, neighbours))
         server = Server(create_app(switchboard, *parts, passes=passes, admission=admission), settings)
         if demo_call is not None:
             url = f"ws://{reached_by(settings.host)}:{server.port}{MEDIA_PATH}/{passes.stream_key}"
@@ -209,13 +217,16 @@ def serve() -> None:
 
 
 @main.command(hidden=True)
-def work() -> None:
-    """Be one of several workers; `serve` starts them, and looks after them."""
+@click.argument("place", type=int)
+@click.argument("lines", nargs=-1, type=int)
+def work(place: int, lines: tuple[int, ...]) -> None:
+    """Be one of several workers; `serve` starts them, looks after them, and hands them lines to each other."""
     environ = environment()
     settings, leave = read(Settings, environ), Event()
     with (
+        closing(Neighbours(place, lines)) as neighbours,
         terminal(settings) as console,
-        serving(environ, settings, listeners(environ), console, leave) as (server, switchboard),
+        serving(environ, settings, listeners(environ), console, leave, neighbours) as (server, switchboard),
     ):
         when_alone(leave.set)
         run_until_told(server, switchboard, console.say, leave)

@@ -162,11 +162,15 @@ class Switchboard:
             if not self._streams:
                 self.quiet.set()
 
-    def told_over(self, call_sid: str, stream_sid: str, because: str) -> None:
-        """Twilio reports that a stream is over, or has failed: behind a tunnel its socket may never be closed."""
-        for stream in self._streams:
-            if stream.is_of(call_sid, stream_sid):
-                stream.end_once_silent(because)
+    def told_over(self, call_sid: str, stream_sid: str, because: str) -> bool:
+        """Twilio reports that a stream is over, or has failed: behind a tunnel its socket may never be closed.
+
+        Whether it is one of ours.
+        """
+        ours = [stream for stream in self._streams if stream.is_of(call_sid, stream_sid)]
+        for stream in ours:
+            stream.end_once_silent(because)
+        return bool(ours)
 
     def claim(self, stream: Stream, call: CallInfo) -> tuple[Track, ...]:
         """The tracks of the call that nobody else transcribes; they are this stream's from now on.

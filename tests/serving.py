@@ -36,6 +36,7 @@ from relay.web.api import api
 from relay.web.entrance import AccessSettings, entrance
 from relay.web.live import HEARTBEAT_S, Live
 from relay.web.metrics import Metrics, health
+from relay.web.neighbours import Neighbours
 from relay.web.pages import pages
 from relay.web.routes import MEDIA_PATH, create_app
 from relay.web.server import Server
@@ -124,11 +125,12 @@ def serving(
     folder: Path | None = None,
     parts: Sequence[Blueprint] = (),
     demo: Trial | None = None,
+    neighbours: Neighbours | None = None,
     **settings: object,
 ) -> Iterator[Serving]:
     """A relay on a free port with this store, which is open; its passes lie in a folder of their own, or in this."""
     chosen = replace(Settings(), port=0, **settings)  # type: ignore[arg-type]
-    live, metrics = Live(store, heartbeat_s=heartbeat_s), Metrics()
+    live, metrics = Live(store, heartbeat_s=heartbeat_s, neighbours=neighbours), Metrics()
     told: list[Relay] = []
     hub = Hub(store.hear, live.hear, metrics.hear, lambda happened: told[0].hear(happened))
     first, asked = (tuple(Provider(service, patience=HASTE) for service in some) for some in (services, on_request))

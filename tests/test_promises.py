@@ -82,6 +82,8 @@ FLOORS: Final = {
     "relay.web.entrance": 4,
     "relay.web.api": 4,
     "relay.web.live": 4,
+    "relay.web.elsewhere": 4,
+    "relay.web.neighbours": 4,
     "relay.web.present": 4,
     "relay.web.shown": 4,
     "relay.web.sound": 4,

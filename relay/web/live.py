@@ -16,12 +16,14 @@ from typing import Final
 import gevent
 from gevent.event import Event as Bell
 
-from relay.events import StreamBegun, StreamEnded
+from relay.events import StreamBegun, StreamEnded, Transcript
 from relay.hub import Happened
 from relay.protocol import CallInfo
 from relay.store.records import Event
 from relay.store.store import Store, StoreError
-from relay.web.present import Present, Side
+from relay.web.elsewhere import Elsewhere
+from relay.web.neighbours import Neighbours
+from relay.web.present import Changes, Present, Side
 from relay.web.shown import Frame, interim, status, stored
 
 log = logging.getLogger(__name__)
@@ -110,7 +112,7 @@ class Viewer:
 class Live:
     """All who watch. `hear` is a listener of the hub."""
 
-    def __init__(self, store: Store, *, heartbeat_s: float = HEARTBEAT_S) -> None:
+    def __init__(self, store: Store, *, heartbeat_s: float = HEARTBEAT_S, neighbours: Neighbours | None = None) -> None:
         self._store = store
         self._heartbeat_s = heartbeat_s
         self._viewers: set[Viewer] = set()
@@ -119,6 +121,9 @@ class Live:
         self._frames: list[Frame] = []
         self._news = Bell()
         self._is_open = True
+        self._elsewhere = None
+        if neighbours is not None:
+            self._elsewhere = Elsewhere(neighbours, self._watched, self._now, self._show_news)
         self._unsubscribe = store.subscribe(self._told)
         self._greenlets = [gevent.spawn(self._show_all), gevent.spawn(self._look_who_may)]
         for greenlet in self._greenlets:
@@ -153,6 +158,8 @@ class Live:
             self._add(self._interims(call, present, changed.of_interims))
         if changed.of_status and self._watched[call.call_sid]:
             self._add([self._status(call, present)])
+        if self._elsewhere is not None:
+            self._hear_for(self._elsewhere, call, present, happened, changed)
         if isinstance(event, StreamEnded):
             del self._present[call]
 
@@ -168,12 +175,16 @@ class Live:
             viewer.leave()
         self._viewers.add(viewer)
         self._watched[call_sid] += 1
+        if self._elsewhere is not None:
+            self._elsewhere.changed(call_sid, begins=True)
         viewer.show(self._now(call_sid))
         try:
             yield from viewer.read(self._heartbeat_s)
         finally:
             self._viewers.discard(viewer)
             self._watched -= Counter([call_sid])
+            if self._elsewhere is not None:
+                self._elsewhere.changed(call_sid, begins=False)
 
     def close(self) -> None:
         """Lets all viewers go; they come back by the last id that they saw. Who comes now gets what was missed."""
@@ -181,6 +192,8 @@ class Live:
             self._is_open = False
             self._unsubscribe()
             gevent.killall(self._greenlets)
+            if self._elsewhere is not None:
+                self._elsewhere.close()
             for viewer in self._viewers:
                 viewer.leave()
 
@@ -200,8 +213,31 @@ class Live:
         return status(call, self._store.offset_ms(call.stream_sid), present.status)
 
     def _told(self, events: Sequence[Event]) -> None:
+        if self._elsewhere is not None:
+            self._elsewhere.read()  # an interim that was sent before its final was stored is shown before it
+            for event in events:
+                if not event.is_stored and self._elsewhere.wants(event.call_sid):
+                    frame = stored(event)
+                    self._elsewhere.add(frame, frame)
         if self._viewers:
             self._add([stored(event) for event in events])
+
+    def _hear_for(
+        self, elsewhere: Elsewhere, call: CallInfo, present: Present, happened: Happened, changed: Changes
+    ) -> None:
+        """The same for viewers at other workers. What waits of an interim when its final comes is not sent after it."""
+        if isinstance(happened.event, Transcript) and happened.event.is_final:
+            elsewhere.drop((call, (happened.service, happened.event.track)))
+        if elsewhere.wants(call.call_sid):
+            frames = self._interims(call, present, changed.of_interims)
+            for side, frame in zip(changed.of_interims, frames, strict=True):
+                elsewhere.add((call, side), frame)
+            if changed.of_status:
+                elsewhere.add((call, None), self._status(call, present))
+
+    def _show_news(self, frames: list[Frame]) -> None:
+        if self._viewers:
+            self._add(frames)
 
     def _add(self, frames: list[Frame]) -> None:
         self._frames += frames

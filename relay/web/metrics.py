@@ -6,7 +6,7 @@ No label holds a number, a SID or a word that was said: labels are the names of 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -40,6 +40,7 @@ from relay.protocol import CallInfo
 from relay.store.store import Store, StoreError
 from relay.web.access import needs, open_to_all
 from relay.web.live import Live
+from relay.web.neighbours import Neighbours
 
 # Seconds: a chunk waits 0.1, interims come after a few tenths, and a service that falls behind loses minutes.
 BUCKETS: Final = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
@@ -77,7 +78,22 @@ class Metrics:
 
     def look_at_the_door(self, doorbook: Doorbook) -> None:
         """Tells of who was let in and who was not, too."""
-        self._registry.register(_Door(doorbook))
+        self._registry.register(
+            _Counts(
+                ("relay_streams_admitted", "Media streams let in", "by", doorbook.admitted),
+                ("relay_refused", "Streams, requests and connections turned away", "why", doorbook.refused),
+                ("relay_signatures", "What came of looking at Twilio's signatures", "result", doorbook.signatures),
+            )
+        )
+
+    def look_at_the_neighbours(self, neighbours: Neighbours) -> None:
+        """Tells of what the other workers were told, too."""
+        self._registry.register(
+            _Counts(
+                ("relay_neighbours_told", "Messages to other workers", "kind", neighbours.sent),
+                ("relay_neighbours_untold", "Messages they had no room for", "kind", neighbours.dropped),
+            )
+        )
 
     def _look_at_services(self, switchboard: Switchboard) -> None:
         well = Gauge("relay_service_well", "Not taken for down", ["service"], registry=self._registry)
@@ -185,15 +201,11 @@ class Metrics:
         return Histogram(name, about, labels, registry=self._registry, buckets=buckets)
 
 
-class _Door(Collector):
-    """A doorbook's counts, as they stand when they are asked for."""
+class _Counts(Collector):
+    """Counts that others keep, as they stand when they are asked for: each with its name, what it is, and its label."""
 
-    def __init__(self, doorbook: Doorbook) -> None:
-        self._counts = (
-            ("relay_streams_admitted", "Media streams let in", "by", doorbook.admitted),
-            ("relay_refused", "Streams, requests and connections turned away", "why", doorbook.refused),
-            ("relay_signatures", "What came of looking at Twilio's signatures", "result", doorbook.signatures),
-        )
+    def __init__(self, *counts: tuple[str, str, str, Mapping[str, int]]) -> None:
+        self._counts = counts
 
     def collect(self) -> Iterator[Metric]:
         """All of them."""

@@ -15,8 +15,10 @@ from relay.admission import MEDIA_PATH, Admission, TurnedAway
 from relay.call import CALLED, CALLER, LONGEST_NUMBER, Switchboard
 from relay.events import StreamReported
 from relay.hub import Happened
+from relay.protocol import CallInfo
 from relay.text import printable
 from relay.web.access import for_twilio
+from relay.web.neighbours import Kind, Neighbours
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +53,11 @@ WHAT_TO_DO: Final = {
 NO_ADVICE: Final = "`python app.py doctor` looks for what is wrong."
 
 
-def telephony(admission: Admission, switchboard: Switchboard) -> Blueprint:
+def telephony(admission: Admission, switchboard: Switchboard, neighbours: Neighbours | None = None) -> Blueprint:
     """The routes. Each request is signed by Twilio, or has the stream key at the end of its path."""
     part = Blueprint("telephony", __name__)
+    if neighbours is not None:
+        neighbours.on(Kind.OVER, lambda place, said: switchboard.told_over(*said))
 
     @part.post(TWIML_PATH)
     @part.post(f"{TWIML_PATH}/<shown>")
@@ -73,9 +77,11 @@ def telephony(admission: Admission, switchboard: Switchboard) -> Blueprint:
         _let_in(admission, shown, also=admission.word_for(request.form.get("CallSid", "")))
         call_sid, stream_sid, event = _sid("CallSid"), _sid("StreamSid"), request.form.get("StreamEvent", "")
         reported = StreamReported(call_sid, printable(event), *_what_failed(event))
-        switchboard.hub.publish(Happened(None, reported))
+        switchboard.hub.publish(Happened(CallInfo(call_sid, stream_sid, ()), reported))
         if event in ("stream-stopped", "stream-error"):
-            switchboard.told_over(call_sid, stream_sid, f"Twilio reported {event}")
+            over = (call_sid, stream_sid, f"Twilio reported {event}")
+            if not switchboard.told_over(*over) and neighbours is not None:
+                neighbours.tell(Kind.OVER, over)
         return Response(status=HTTPStatus.NO_CONTENT)
 
     @part.errorhandler(TurnedAway)

@@ -20,6 +20,7 @@ import gevent
 
 from relay.errors import SettingsError
 from relay.settings import Settings
+from relay.web.neighbours import Lines
 from relay.web.server import shared_listener, why_not
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,8 @@ class Workers:
         self._environ = environ
         self._leaving = False
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._keepers = [gevent.spawn(self._keep) for _ in range(count)]
+        self._lines = Lines(count)
+        self._keepers = [gevent.spawn(self._keep, place) for place in range(count)]
 
     def tell(self, number: int) -> None:
         """Passes a signal on. The first one ends the keeping, too."""
@@ -49,12 +51,15 @@ class Workers:
     def wait(self) -> None:
         """Until every worker has left."""
         gevent.joinall(self._keepers)
+        self._lines.close()
 
-    def _keep(self) -> None:
+    def _keep(self, place: int) -> None:
+        lines = self._lines.of(place)
         while not self._leaving:
             started = monotonic()
             worker = subprocess.Popen(  # noqa: S603  # our own program again
-                self._command,
+                [*self._command, str(place), *map(str, lines)],
+                pass_fds=lines,
                 env=self._environ,
                 stdin=subprocess.PIPE,  # which ends when we do, however that happens
                 start_new_session=True,  # so that Ctrl-C reaches it only through us
