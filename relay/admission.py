@@ -252,7 +252,7 @@ class Admission:
     def _address(self, environ: Mapping[str, Any]) -> str | None:
         """Who asks, as far as it is known: behind a proxy or a tunnel, only if its word counts."""
         asks: str = environ.get("REMOTE_ADDR", "")
-        forwarded = [name.strip() for name in environ.get("HTTP_X_FORWARDED_FOR", "").split(",")]
+        forwarded = [name.strip() for name in environ.get("HTTP_X_FORWARDED_FOR", asks).split(",")]
         if self._proxies and len(forwarded) >= self._proxies:
             asks = forwarded[-self._proxies]
         try:

@@ -511,3 +511,8 @@ def test_who_asks_is_who_the_last_trusted_proxy_names(store: Store, caplog: pyte
         assert addresses_told(running, caplog, X_Forwarded_For="203.0.113.9, 192.0.2.1") == "192.0.2.1"
     with serving(store, access=chosen, trusted_proxies=2) as running:
         assert addresses_told(running, caplog, X_Forwarded_For="203.0.113.9, 192.0.2.1, 10.0.0.1") == "192.0.2.1"
+
+
+def test_what_a_proxy_passes_on_moves_no_cursor(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    with serving(store, access=AccessSettings(password=PASSWORD), trusted_proxies=1) as running:
+        assert addresses_told(running, caplog, X_Forwarded_For="\x9b31m192.0.2.1") == "31m192.0.2.1"

@@ -403,6 +403,16 @@ def test_streams_are_counted_by_the_address_that_is_known(tmp_path: Path) -> Non
         behind_a_proxy.enter(asks("127.0.0.1", "198.51.100.10, 203.0.113.5"))
 
 
+def test_who_comes_past_the_proxy_is_counted_by_the_own_address(tmp_path: Path) -> None:
+    passes = Passes(tmp_path)
+    twilio, settings = TwilioSettings(max_streams_per_address=1), replace(Settings(), trusted_proxies=1)
+    admission = Admission(passes, twilio, settings)
+    asks = {"PATH_INFO": f"/media/{passes.stream_key}", "REMOTE_ADDR": "203.0.113.5"}
+    admission.enter(asks)
+    with pytest.raises(TurnedAway, match="MAX_STREAMS_PER_ADDRESS"):
+        admission.enter(asks)
+
+
 # --- What is told -------------------------------------------------------------------------------------------------
 
 

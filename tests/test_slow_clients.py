@@ -207,6 +207,37 @@ def test_a_flood_of_the_slow_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -
             client.socket.close()
 
 
+def test_who_asks_on_and_on_without_waiting_lets_others_be_answered() -> None:
+    asked = 500  # at once; the answers fit into the connection's buffers, so nobody has to wait for the client
+    with small_answers() as (server, taken):
+        greedy, other = (Client(f"ws://localhost:{server.port}", ASK + b"\r\n") for _ in range(2))
+        for client in (greedy, other):
+            assert client.socket.recv(1024).startswith(b"HTTP/1.1 200")
+        greedy.send((ASK + b"\r\n") * asked)
+        other.send(ASK + b"Connection: close\r\n\r\n")
+        assert other.all_that_comes().startswith(b"HTTP/1.1 200")
+        assert len(taken) < asked
+        greedy.socket.close()
+
+
+@contextmanager
+def small_answers() -> Iterator[tuple[Server, list[Request]]]:
+    """A server that never waits, and the requests it has taken."""
+    taken: list[Request] = []
+
+    @Request.application
+    def app(request: Request) -> Response:
+        taken.append(request)
+        return Response()
+
+    app.extensions = {}  # type: ignore[attr-defined]
+    server = Server(app, Settings(port=0))  # type: ignore[arg-type]
+    try:
+        yield server, taken
+    finally:
+        server.close()
+
+
 def test_waiting_viewers_and_streams_are_no_unfinished_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handler_module, "UNFINISHED_MOST", 2)
     with relay() as running:

@@ -27,6 +27,7 @@ from relay.passes import Kind, Passes, Scope
 from relay.settings import Settings, read, setting
 from relay.store.records import as_time
 from relay.store.store import Store, StoreError
+from relay.text import printable
 from relay.web.access import LOGIN, cookie_name, is_secure, needs, open_to_all
 from relay.web.openapi import SHARE_HOURS, SHARE_HOURS_MOST
 
@@ -161,8 +162,9 @@ def entrance(passes: Passes, chosen: AccessSettings, settings: Settings, store: 
             return answer
         if not chosen.knows(given):
             tries.failed(address)
-            log.warning("a wrong password was given, from %s", address)
-            return _login_page(chosen, "That is not the password.", HTTPStatus.FORBIDDEN)
+            log.warning("a wrong password was given, from %s", printable(address))  # a proxy may pass on any text
+            asked_for = "password" if chosen.password is not None else "token"
+            return _login_page(chosen, f"That is not the {asked_for}.", HTTPStatus.FORBIDDEN)
         return _admitted(passes, settings, request.form.get("next"))
 
     @part.get("/enter/<token>")

@@ -101,6 +101,7 @@ class RequestHandler(MediaSocketHandler):
     def read_requestline(self) -> str:
         """Waits for a request. Who says nothing, or not even a whole line, is hung up on without a word."""
         self.server.lobby.enter(self)
+        gevent.sleep(0)  # calls have their turn: for a client that asks on and on, nothing else would make us wait
         with gevent.Timeout(IDLE_FOR if self._has_asked else REQUEST_WITHIN, TimeoutError()):
             self.rfile.peek(1)
         self._hurry = gevent.Timeout.start_new(REQUEST_WITHIN, TimeoutError())
