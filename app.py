@@ -131,6 +131,33 @@ def reached_by(host: str) -> str:
 
 
 @contextmanager
+def keeping(environ: Mapping[str, str], settings: Settings, say: Callable[[str], None]) -> Iterator[Store | None]:
+    """The store, and the webhooks that are told from it; None if calls are not kept."""
+    webhook_settings = read(WebhookSettings, environ)
+    if settings.database_url is None:
+        if webhook_settings.urls:
+            raise SettingsError("WEBHOOK_URLS needs a DATABASE_URL: what is sent is kept there until it has arrived.")
+        yield None
+        return
+    recordings = Path(settings.recordings_folder)
+    store = Store(
+        settings.database_url,
+        keep_days=settings.keep_days,
+        recordings=recordings,
+        beside=kept_beside(recordings, Path(settings.results_folder)),
+        endpoints=webhook_settings.wanted,
+    )
+    store.open(say)
+    webhooks = Webhooks(webhook_settings, store)
+    webhooks.start()
+    try:
+        yield store
+    finally:
+        webhooks.close(LAST_LINES_WITHIN)
+        store.close(STORED_WITHIN)
+
+
+@contextmanager
 def serving(
     environ: Mapping[str, str],
     settings: Settings,
@@ -140,49 +167,34 @@ def serving(
     neighbours: Neighbours | None = None,
 ) -> Iterator[tuple[Server, Switchboard]]:
     """The server, and all that hears of calls; closed in the order in which they need one another."""
-    webhook_settings = read(WebhookSettings, environ)
-    metrics, results = Metrics(), Results(Path(settings.results_folder))
-    hears: list[Listener] = [console.hear, results.hear, metrics.hear]
-    parts: list[Blueprint] = []
-    store, live, demo_call = None, None, None
-    passes = Passes(Path(settings.access_folder))
+    metrics, passes = Metrics(), Passes(Path(settings.access_folder))
+    admission = Admission(passes, read(TwilioSettings, environ), settings)
+    metrics.look_at_the_door(admission.doorbook)
+    if neighbours is not None:
+        metrics.look_at_the_neighbours(neighbours)
     with ExitStack() as ends:
+        results = Results(Path(settings.results_folder))
         ends.callback(results.close, LAST_LINES_WITHIN)
-        if settings.database_url is not None:
-            store = Store(
-                settings.database_url,
-                keep_days=settings.keep_days,
-                recordings=Path(settings.recordings_folder),
-                beside=kept_beside(Path(settings.recordings_folder), Path(settings.results_folder)),
-                endpoints=webhook_settings.wanted,
-            )
-            store.open(console.say)
-            ends.callback(store.close, STORED_WITHIN)
-            webhooks = Webhooks(webhook_settings, store)
-            webhooks.start()
-            ends.callback(webhooks.close, LAST_LINES_WITHIN)
-            live = Live(store, neighbours=neighbours)
-            ends.callback(live.close)
+        store = ends.enter_context(keeping(environ, settings, console.say))
+        hears: list[Listener] = [console.hear, results.hear, metrics.hear]
+        parts: list[Blueprint] = [entrance(passes, read(AccessSettings, environ), settings, store)]
+        live, demo_call = None, None
+        if store is not None:
+            live = ends.enter_context(closing(Live(store, neighbours=neighbours)))
+            demo = DemoCall(Path(settings.access_folder), partial(speech_at, "deepgram"), console.say)
+            demo_call = ends.enter_context(closing(demo))
+            leave.rawlink(lambda leave: demo.hang_up())
+            listening = replace(listening, on_request=(*listening.on_request, demo.provider))
             hears += [store.hear, live.hear]
-            parts.append(api(store, live))
-            demo_call = DemoCall(Path(settings.access_folder), partial(speech_at, "deepgram"), console.say)
-            ends.callback(demo_call.close)
-            leave.rawlink(lambda leave: demo_call.hang_up())
-            listening = replace(listening, on_request=(*listening.on_request, demo_call.provider))
-            parts.append(trial(demo_call))
-        elif webhook_settings.urls:
-            raise SettingsError("WEBHOOK_URLS needs a DATABASE_URL: what is sent is kept there until it has arrived.")
+            parts += [api(store, live), trial(demo)]
         recorder = Recorder(Path(settings.recordings_folder), store) if settings.record == "wav" else None
         switchboard = Switchboard(settings, listening, Hub(*hears), recorder=recorder)
-        parts.append(health(metrics, switchboard, store, live))
+        parts += [
+            health(metrics, switchboard, store, live),
+            pages(settings, passes, store, demo_call),
+            telephony(admission, switchboard, neighbours),
+        ]
         ends.callback(gevent.spawn(sweep_hourly, passes).kill)
-        parts.append(entrance(passes, read(AccessSettings, environ), settings, store))
-        parts.append(pages(settings, passes, store, demo_call))
-        admission = Admission(passes, read(TwilioSettings, environ), settings)
-        metrics.look_at_the_door(admission.doorbook)
-        if neighbours is not None:
-            metrics.look_at_the_neighbours(neighbours)
-        parts.append(telephony(admission, switchboard, neighbours))
         server = Server(create_app(switchboard, *parts, passes=passes, admission=admission), settings)
         if demo_call is not None:
             url = f"ws://{reached_by(settings.host)}:{server.port}{MEDIA_PATH}/{passes.stream_key}"

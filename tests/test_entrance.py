@@ -189,6 +189,7 @@ def test_who_has_the_access_link_comes_in(store: Store) -> None:
         assert again.get(f"/enter/{TOKEN}?next=//evil.example").headers["location"] == "/"
         assert sees_calls(again), "it can be used more than once"
         assert sees_calls(logged_in(running, TOKEN)), "it can be typed, too"
+        assert b"That is not the token." in Browser(running.url).log_in("wrong").body
 
 
 def test_without_a_token_there_is_no_link_and_without_a_password_none_is_right(store: Store) -> None:

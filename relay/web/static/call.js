@@ -20,6 +20,7 @@ const TICK_MS = 1000;
 const LINGER_MS = 300_000; // after its end a call is followed for so long: it may go on in another stream
 const AGAIN_MS = [1000, 2000, 4000, 8000, 15_000]; // from one try to load the call to the next
 const RECORDED_AFTER_MS = 2500; // after the call's end its recording is whole
+const FILLED_MS = 1000; // what is filled in comes in one piece after another: looked at once
 
 const sid = byId("call").dataset.callSid;
 const conversation = new Conversation(byId("conversation"));
@@ -29,6 +30,7 @@ const services = new Services();
 let call;
 let player = null;
 let lingering = 0;
+let filling = 0;
 /** @type {[import("./feed.js").FeedState, number]} */
 let line = ["connecting", 0];
 
@@ -62,7 +64,9 @@ async function begin() {
   goToFragment();
   if (!location.hash && isLive()) follow.jump();
   feed.follow(transcript.last_event_id ?? 0);
-  if (!isLive()) linger();
+  if (isLive()) return;
+  linger();
+  if (!call.recorded) setTimeout(lookForRecording, RECORDED_AFTER_MS);
 }
 
 /** @param {any} transcript */
@@ -75,6 +79,7 @@ function columnsOf({ call, events = [] }) {
 
 /** Looks again at what was kept: something was filled in later. */
 async function reload() {
+  filling = 0;
   const transcript = await ask(`${pathOf(sid)}/transcript.json`).catch(() => null);
   if (transcript) await conversation.show(transcript);
 }
@@ -133,7 +138,7 @@ const HEARD = {
   status: (data) => services.hear(data),
   "segment.final": (data) => {
     if (conversation.say(data.segment, data.stream_sid)) tellFinal(data.segment);
-    if (data.segment.backfilled) reload();
+    if (data.segment.backfilled) filling ||= setTimeout(reload, FILLED_MS);
   },
   "final-unsaved": (data) => {
     if (conversation.sayUnsaved(data.segment, data.stream_sid)) tellFinal(data.segment);
@@ -193,6 +198,7 @@ async function lookForRecording() {
 
 const feed = new Feed(sid, hear, (state, waitMs) => {
   if (state === "live") conversation.doubtInterims();
+  else if (state !== "connecting") services.end(); // how they are now, nobody knows
   line = [state, waitMs];
   showLine();
 });
@@ -200,8 +206,8 @@ const feed = new Feed(sid, hear, (state, waitMs) => {
 // --- The recording, and links to a second -----------------------------------------------------------------------------
 
 async function showPlayer() {
-  if (player || isLive() || !call.recorded) return;
-  player = new Player(sid, conversation);
+  if (isLive() || !call.recorded) return;
+  player ??= new Player(sid, conversation);
   await player.open();
 }
 

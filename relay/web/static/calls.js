@@ -11,34 +11,55 @@ import { makeDemo } from "./demo.js";
 import { Search } from "./search.js";
 
 const TICK_MS = 1000;
+const AGAIN_MS = 5000; // from a list that could not be had to the next try
 
 /** @type {Map<string, CallCard>} */
 const cards = new Map();
 let number = ""; // a part of the numbers that are shown; empty: all
 let next = null; // the cursor of the page that follows
 let loads = 0;
+let again = 0;
+/** @type {import("./feed.js").FeedEvent[]|null} what happens while the list is on its way, which may be older */
+let meanwhile = null;
 
 /** Shows the newest calls anew, as many as a page has. */
 async function load() {
   const mine = ++loads;
+  clearTimeout(again);
+  meanwhile ??= [];
   try {
     const page = await ask(listPath(null));
     if (mine !== loads) return;
-    for (const sid of [...cards.keys()]) forget(sid);
-    for (const call of page.items) append(call);
-    next = page.next;
+    show(page);
     say(byId("trouble"), "");
   } catch (trouble) {
+    if (mine !== loads) return;
     say(byId("trouble"), trouble.message);
+    if (trouble.status !== 401) again = setTimeout(load, AGAIN_MS);
   }
+  const missed = meanwhile;
+  meanwhile = null;
+  missed.forEach(told);
   arrange();
 }
 
-async function loadMore() {
-  const page = await ask(listPath(next)).catch((trouble) => say(byId("trouble"), trouble.message));
-  if (!page) return;
-  for (const call of page.items) if (!cards.has(call.call_sid)) append(call);
+function show(page) {
+  const listed = new Set(page.items.map((call) => call.call_sid));
+  for (const sid of [...cards.keys()]) if (!listed.has(sid)) forget(sid);
+  for (const call of page.items) put(call);
   next = page.next;
+}
+
+async function loadMore() {
+  const mine = loads;
+  try {
+    const page = await ask(listPath(next));
+    if (mine !== loads) return;
+    for (const call of page.items) put(call);
+    next = page.next;
+  } catch (trouble) {
+    say(byId("trouble"), trouble.message);
+  }
   arrange();
 }
 
@@ -50,16 +71,26 @@ function listPath(cursor) {
   return `/api/calls?${asked}`;
 }
 
-/** @param {import("./call_facts.js").Call} call */
-function append(call) {
-  const card = new CallCard(call);
+/**
+ * Shows a call at its place: newest first. Of those that began together, the list says which is first, and else it is the
+ * one that is news.
+ * @param {import("./call_facts.js").Call} call
+ */
+function put(call, isNews = false) {
+  const card = cards.get(call.call_sid) ?? new CallCard(call);
   cards.set(call.call_sid, card);
-  listOf(call).append(card.item);
+  card.update(call);
+  const list = byId(call.state === "live" ? "live-calls" : "earlier-calls");
+  if (isNews && card.item.parentElement === list) return;
+  const start = Date.parse(call.started_at) + (isNews ? 1 : 0);
+  const later = [...list.children].find((item) => item !== card.item && startOf(item) < start) ?? null;
+  const isThere = card.item.parentElement === list && card.item.nextElementSibling === later;
+  if (!isThere) list.insertBefore(card.item, later); // what is moved loses the focus
 }
 
-/** @param {import("./call_facts.js").Call} call */
-function listOf(call) {
-  return byId(call.state === "live" ? "live-calls" : "earlier-calls");
+/** @param {Element} item */
+function startOf(item) {
+  return Date.parse(cards.get(item.firstElementChild.dataset.callSid).call.started_at);
 }
 
 /** @param {string} sid */
@@ -91,11 +122,15 @@ const HEARD = {
 
 function begin(data) {
   const call = callFrom(data);
-  if (cards.has(call.call_sid) || !isAskedFor(call)) return;
-  const card = new CallCard(call);
-  cards.set(call.call_sid, card);
-  listOf(call).prepend(card.item);
+  if (cards.has(call.call_sid) || !isAskedFor(call) || isOfLaterPage(call)) return;
+  put(call, true);
   arrange();
+}
+
+/** Whether "Show more" will show it: what happened elsewhere may be told late. */
+function isOfLaterPage(call) {
+  const last = byId("earlier-calls").lastElementChild;
+  return next !== null && last !== null && Date.parse(call.started_at) <= startOf(last);
 }
 
 function isAskedFor(call) {
@@ -113,8 +148,7 @@ function end(data) {
 function change(sid, how) {
   const card = cards.get(sid);
   if (!card) return;
-  card.update(how(card.call));
-  listOf(card.call).prepend(card.item);
+  put(how(card.call), true);
   arrange();
 }
 
@@ -122,11 +156,16 @@ function hear(sid, said) {
   if (said.text) cards.get(sid)?.hear(said.track, said.text);
 }
 
+/** @param {import("./feed.js").FeedEvent} event */
+function told({ kind, data }) {
+  HEARD[kind]?.(data);
+}
+
 // --- The page ---------------------------------------------------------------------------------------------------------
 
 const feed = new Feed(
   null,
-  (event) => HEARD[event.kind]?.(event.data),
+  (event) => (meanwhile ? meanwhile.push(event) : told(event)),
   (state, waitMs) => {
     showConnection(state, waitMs);
     if (state === "live") load(); // of what was missed, the list says all
@@ -144,4 +183,4 @@ new Search((asked) => {
 byId("more-calls").addEventListener("click", loadMore);
 makeCopying();
 makeDemo();
-feed.follow(null);
+feed.follow();

@@ -39,7 +39,7 @@ function showWords(place, state, waitMs) {
 }
 
 function loginPath() {
-  return `/login?next=${encodeURIComponent(location.pathname)}`;
+  return `/login?next=${encodeURIComponent(location.pathname + location.search)}`;
 }
 
 /** @param {keyof WORDS} state */

@@ -7,6 +7,7 @@ import { Slices } from "./slices.js";
 
 const AT_ONCE_MS = 12; // of work, before the browser may paint
 const OVERLAP = 8; // segments that may run beside a later one
+const OF_ALL = ["call.resumed", "call.ended"]; // notices that are no service's
 const STALE_MS = 4000; // after coming back, an interim that nobody repeats is void
 
 export class Conversation {
@@ -106,10 +107,7 @@ export class Conversation {
     const key = keyOf(streamSid, segment);
     const view = this.interims.get(key);
     if (!view) return null;
-    if (view.startMs > segment.end_ms) {
-      this.drop(key);
-      return null;
-    }
+    if (view.startMs >= segment.end_ms) return null; // the next words: a final is told once it is kept, interims at once
     this.interims.delete(key);
     return view;
   }
@@ -145,12 +143,19 @@ export class Conversation {
   note(kind, id, data, atMs) {
     if (this.notices.has(id)) return;
     const notice = noticeOf(kind, data);
-    if (notice) this.putNotice(id, notice, atMs ?? this.lastMs, this.columns.of(data.service));
+    if (!notice) return;
+    if (this.columns.count > 1 && OF_ALL.includes(kind)) this.putAcross(id, notice, atMs ?? this.lastMs);
+    else this.putNotice(id, notice, atMs ?? this.lastMs, this.columns.of(data.service));
   }
 
   putNotice(key, notice, ms, column) {
     this.notices.set(key, notice);
     this.slices.put(notice, ms, column);
+  }
+
+  putAcross(key, notice, ms) {
+    this.notices.set(key, notice);
+    this.slices.putAcross(notice, ms);
   }
 
   get lastMs() {

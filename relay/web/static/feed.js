@@ -16,7 +16,7 @@ const FOR_GOOD = [401, 403, 404];
 
 export class Feed {
   /**
-   * @param {string|null} callSid null: all calls
+   * @param {string|null} callSid null: all calls, whose past the list of calls tells
    * @param {(event: FeedEvent) => void} hear
    * @param {(state: FeedState, waitMs: number) => void} become
    */
@@ -24,18 +24,19 @@ export class Feed {
     this.callSid = callSid;
     this.hear = hear;
     this.become = become;
-    this.lastId = null;
+    this.lastId = 0;
     this.failures = 0;
     this.retryMs = FIRST_WAIT_MS;
     this.isBegun = this.isResting = this.isOver = false;
     this.timer = 0;
+    this.heardAt = 0;
     addEventListener("offline", () => this.lose());
     addEventListener("online", () => this.comeBack());
     document.addEventListener("visibilitychange", () => this.seen(!document.hidden));
   }
 
-  /** Follows from this event on. @param {number|null} lastId null: only what happens from now on */
-  follow(lastId) {
+  /** Follows from this event on. @param {number} [lastId] */
+  follow(lastId = 0) {
     this.lastId = lastId;
     this.isBegun = true;
     this.comeBack();
@@ -44,6 +45,7 @@ export class Feed {
 
   /** Connects, unless it is connected or over. */
   comeBack() {
+    if (this.line && Date.now() - this.heardAt > SILENCE_MS) this.lose(); // timers stand still while a computer sleeps
     if (this.isOver || this.isResting || this.line || !this.isBegun) return;
     clearTimeout(this.timer);
     this.read().catch((trouble) => this.failed(trouble));
@@ -81,6 +83,7 @@ export class Feed {
 
   async read() {
     const line = (this.line = new AbortController());
+    this.heardAt = Date.now();
     this.become(navigator.onLine ? "connecting" : "offline", 0);
     try {
       const answer = await reached(this.url, { signal: line.signal, cache: "no-store" });
@@ -95,10 +98,8 @@ export class Feed {
   }
 
   get url() {
-    const asked = new URLSearchParams();
-    if (this.callSid !== null) asked.set("call", this.callSid);
-    if (this.lastId !== null) asked.set("last_event_id", String(this.lastId));
-    return `/api/live?${asked}`;
+    if (this.callSid === null) return "/api/live";
+    return `/api/live?${new URLSearchParams({ call: this.callSid, last_event_id: String(this.lastId) })}`;
   }
 
   /** @param {Response} answer @param {AbortController} line */
@@ -111,6 +112,7 @@ export class Feed {
       const { done, value } = await reader.read();
       if (done) return;
       this.failures = 0;
+      this.heardAt = Date.now();
       parser.feed(value);
     }
   }

@@ -16,19 +16,20 @@ export class Player {
     this.conversation = conversation;
     this.audio = byId("audio");
     this.waves = byId("waves");
+    this.waveform = new Waveform(this.waves);
     this.durationMs = 0;
     this.atMs = 0;
     this.marked = [];
     this.listen();
   }
 
-  /** Shows the waves; without them there is nothing to play. */
+  /** Shows the waves; without them there is nothing to play. Again, when the call went on and ended anew. */
   async open() {
     try {
       const { duration_ms: durationMs, ...peaks } = await ask(`${pathOf(this.sid)}/waveform.json?points=${POINTS}`);
       this.durationMs = durationMs;
       byId("player").hidden = false;
-      new Waveform(this.waves).show(peaks);
+      this.waveform.show(peaks);
     } catch {
       return;
     }
@@ -45,6 +46,7 @@ export class Player {
     byId("player").addEventListener("keydown", (event) => this.key(event));
     for (const kind of ["pointerdown", "pointermove"]) waves.addEventListener(kind, (event) => this.drag(event));
     for (const kind of ["play", "pause", "ended"]) audio.addEventListener(kind, () => this.showPlaying());
+    audio.addEventListener("loadedmetadata", () => this.seek(this.atMs)); // what was sought before, Safari has forgotten
     audio.addEventListener("timeupdate", () => this.come());
     audio.addEventListener("error", () => (byId("position").textContent = "The recording cannot be played."));
     this.conversation.place.addEventListener("pointerover", (event) => this.spell(event.target));

@@ -33,7 +33,7 @@ export class Search {
   /** @param {string} words @param {string} number */
   remember(words, number) {
     const asked = new URLSearchParams(Object.entries({ q: words, number }).filter(([, value]) => value));
-    history.replaceState(null, "", asked.size ? `/?${asked}` : "/");
+    history.replaceState(null, "", String(asked) ? `/?${asked}` : "/");
   }
 
   run() {
@@ -51,24 +51,26 @@ export class Search {
     byId("found").hidden = !words;
     if (!words) return;
     say(byId("found-count"), "Searching");
-    const page = await this.page(null);
-    if (mine !== this.searches || !page) return;
+    const page = await this.page(null, mine);
+    if (!page) return;
     byId("hits").replaceChildren(...page.items.map(hit));
     this.tell(page);
   }
 
   async more() {
-    const page = await this.page(this.next);
+    const page = await this.page(this.next, ++this.searches);
     if (!page) return;
     byId("hits").append(...page.items.map(hit));
     this.tell(page);
   }
 
-  /** The places of the next page, or null. @param {string|null} cursor */
-  async page(cursor) {
+  /** The places of the next page; null if there are none to show. @param {string|null} cursor @param {number} search */
+  async page(cursor, search) {
     try {
-      return await this.placesFrom(cursor);
+      const page = await this.placesFrom(cursor);
+      return search === this.searches ? page : null;
     } catch (trouble) {
+      if (search !== this.searches) return null;
       byId("hits").replaceChildren();
       byId("more-hits").hidden = true;
       say(byId("found-count"), trouble.message);

@@ -12,8 +12,9 @@ export class Slices {
     this.place = place;
     this.columns = columns;
     this.lengthMs = columns.count > 1 ? SHORT_MS : MINUTE_MS;
-    /** @type {Map<number, HTMLElement>} */
+    /** @type {Map<number, HTMLElement>} by their beginnings */
     this.made = new Map();
+    this.cuts = [];
     /** @type {WeakMap<Element, number>} */
     this.times = new WeakMap();
     this.newest = -1;
@@ -24,11 +25,23 @@ export class Slices {
     if (this.times.get(one) === ms) return;
     this.times.set(one, ms);
     if (one.isConnected && this.isInOrder(one, ms)) return;
-    const among = this.slice(Math.floor(ms / this.lengthMs)).children[column];
+    const among = this.slice(this.beginning(ms)).querySelectorAll(":scope > .column")[column];
     let after = among.lastElementChild;
     while (after && (after === one || this.times.get(after) > ms)) after = after.previousElementSibling;
     if (after) after.after(one);
     else among.prepend(one);
+  }
+
+  /** Puts an element across all columns: a slice begins with it. @param {HTMLElement} one @param {number} ms */
+  putAcross(one, ms) {
+    this.cuts.push(ms);
+    this.slice(ms).querySelector(":scope > .column").before(one);
+  }
+
+  /** Where the slice begins that a time belongs to. @param {number} ms */
+  beginning(ms) {
+    const cuts = this.cuts.filter((cut) => cut <= ms);
+    return Math.max(ms - (ms % this.lengthMs), ...cuts);
   }
 
   /** @param {HTMLElement} one @param {number} ms */
@@ -36,39 +49,41 @@ export class Slices {
     const [before, after] = [one.previousElementSibling, one.nextElementSibling];
     if (before && this.times.get(before) > ms) return false;
     if (after) return this.times.get(after) >= ms;
-    return Math.floor(ms / this.lengthMs) >= Number(one.parentElement.parentElement.dataset.number);
+    return this.beginning(ms) >= Number(one.parentElement.parentElement.dataset.beginning);
   }
 
-  /** @param {number} number */
-  slice(number) {
-    let slice = this.made.get(number);
+  /** @param {number} beginning */
+  slice(beginning) {
+    let slice = this.made.get(beginning);
     if (!slice) {
-      slice = this.make(number);
-      this.made.set(number, slice);
-      this.insert(slice, number);
+      slice = this.make(beginning);
+      this.made.set(beginning, slice);
+      this.insert(slice, beginning);
     }
     return slice;
   }
 
-  /** @param {number} number */
-  make(number) {
+  /** @param {number} beginning */
+  make(beginning) {
     const names = this.columns.names;
     const columns = Array.from({ length: this.columns.count }, (_, column) =>
       this.columns.count > 1
         ? element("div", { class: "column", "data-column": column, role: "group", "aria-label": names[column] })
         : element("div", { class: "column", "data-column": column }),
     );
-    return element("div", { class: "slice", "data-number": number }, ...columns);
+    const slice = element("div", { class: "slice", "data-beginning": beginning }, ...columns);
+    slice.style.setProperty("--columns", String(this.columns.count));
+    return slice;
   }
 
-  /** @param {HTMLElement} slice @param {number} number */
-  insert(slice, number) {
-    if (number > this.newest) {
-      this.newest = number;
+  /** @param {HTMLElement} slice @param {number} beginning */
+  insert(slice, beginning) {
+    if (beginning > this.newest) {
+      this.newest = beginning;
       this.place.append(slice);
       return;
     }
-    const later = [...this.made.keys()].filter((other) => other > number);
+    const later = [...this.made.keys()].filter((other) => other > beginning);
     this.made.get(Math.min(...later)).before(slice);
   }
 }

@@ -1,0 +1,51 @@
+"""Where things stand beside each other."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from playwright.sync_api import Locator, expect
+
+from tests.browser.kept import Kept, Said, keep
+from tests.browser.serving import Server
+from tests.browser.viewing import Viewer
+
+ABOUT: Final = 2.0  # pixels
+HOUR_MS: Final = 3_600_000
+
+
+def middle_of(shown: Locator) -> float:
+    """Where its middle is, from left to right."""
+    box = shown.bounding_box()
+    assert box is not None
+    return box["x"] + box["width"] / 2
+
+
+def height_of(shown: Locator) -> float:
+    """How high it is."""
+    box = shown.bounding_box()
+    assert box is not None
+    return box["height"]
+
+
+def test_the_end_of_a_call_stands_across_the_columns_of_several_services(server: Server, viewer: Viewer) -> None:
+    said = [
+        Said("inbound", "Good morning.", at_ms, at_ms + 900, service)
+        for at_ms in (1000, 30_000)
+        for service in ("Deepgram", "Gladia")
+    ]
+    keep(server.database_url, Kept(f"CA{'2' * 32}", said, services=["Deepgram", "Gladia"]))
+    viewer.opens_call(f"CA{'2' * 32}")
+    expect(viewer.finals).to_have_count(4)
+    ended = viewer.notice("call.ended")
+    assert abs(middle_of(ended) - middle_of(viewer.conversation)) < ABOUT
+    assert viewer.conversation.evaluate("one => one.innerText").strip().endswith("The call ended after 0:30.")
+
+
+def test_a_time_after_the_first_hour_stands_on_one_line(server: Server, viewer: Viewer) -> None:
+    said = [Said("inbound", "Early.", 1000, 2000), Said("inbound", "Late.", 2 * HOUR_MS, 2 * HOUR_MS + 1000)]
+    keep(server.database_url, Kept(f"CA{'3' * 32}", said))
+    viewer.opens_call(f"CA{'3' * 32}")
+    times = viewer.conversation.locator("a.time")
+    expect(times).to_have_text(["0:01", "2:00:00"])
+    assert height_of(times.last) == height_of(times.first)
