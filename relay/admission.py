@@ -101,6 +101,7 @@ class TurnedAway(RelayError):
 
 WRONG: Final = "The key or pass is wrong, or has expired."
 NOTHING_SHOWN: Final = "Neither a key, nor a pass, nor Twilio's signature was shown."
+WHAT_TO_SHOW: Final = "`python app.py doctor` prints the TwiML that shows the key."  # to whoever runs us, in the log
 
 
 class Visit:
@@ -336,7 +337,8 @@ class Admission:
         return _is_same(shown, self.stream_key)
 
     def _note(self, refusal: TurnedAway) -> None:
-        self.doorbook.refuse(refusal.why, f"A stream or request was refused: {refusal}")
+        advice = f" {WHAT_TO_SHOW}" if refusal.why in ("nothing", "credential") else ""
+        self.doorbook.refuse(refusal.why, f"A stream or request was refused: {refusal}{advice}")
 
 
 def _is_same(one: str, other: str) -> bool:

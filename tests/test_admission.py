@@ -225,11 +225,12 @@ def test_what_is_wrong_is_not_made_good_by_another(parameters: dict[str, str]) -
         assert not any(isinstance(happened.event, StreamBegun) for happened in running.told)
 
 
-def test_who_shows_nothing_is_refused_at_the_start() -> None:
+def test_who_shows_nothing_is_refused_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
     with guarded() as (running, speech):
         assert closed_with(SimulatedCall(at(running, "/media"))) == REFUSED
         assert_untouched(running, speech)
         assert running.admission.doorbook.refused == {"nothing": 1}
+    assert "`python app.py doctor` prints the TwiML that shows the key." in caplog.text
 
 
 def test_who_shows_nothing_and_starts_nothing_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
