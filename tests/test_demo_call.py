@@ -28,6 +28,7 @@ from tests.talking import deepgram, listening
 from tests.watching import Watcher
 
 pytest_plugins = ("tests.databases", "tests.stores")
+pytestmark = pytest.mark.once
 
 SAMPLE = ROOT / "standins" / "audio" / "order-status-call.wav"
 WITHIN = 60.0  # seconds for anything that the recogniser does, on a busy machine

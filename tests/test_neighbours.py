@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tests.databases import Server as Database
 
 pytest_plugins = ("tests.databases", "tests.stores")
+pytestmark = pytest.mark.once
 
 KEY = "k3y-n0b0dy-may-s33"
 several_workers = pytest.mark.skipif(sys.platform != "linux", reason="processes share a port on Linux only")
