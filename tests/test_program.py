@@ -28,6 +28,8 @@ from tests.numbered import number_ears
 from tests.program import ROOT, Program, clean_environment, program, running
 from tests.talking import listening
 
+pytestmark = pytest.mark.once
+
 SAMPLE = ROOT / "standins" / "audio" / "order-status-call.wav"
 KEY = "k3y-n0b0dy-may-s33"
 
