@@ -120,13 +120,8 @@ class Passes:
         """Whether a pass that was looked at has neither ended nor expired since."""
         return self._now() < known.expires_at and (self._folder / known.id).exists()
 
-    def spend(self, text: str, kind: Kind) -> Pass | None:
-        """The same, and it is worth nothing afterwards."""
-        found = self.look(text, kind)
-        return found if found is not None and self.end(found.id) else None
-
     def end(self, pass_id: str) -> bool:
-        """Ends a pass; whether it was one."""
+        """Ends a pass; whether it was one. Of several that end the same pass at once, one is told so."""
         if not _ID.fullmatch(pass_id):
             return False
         try:

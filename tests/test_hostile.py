@@ -210,10 +210,16 @@ def test_forged_tokens(target: Target) -> None:
     assert {refused_with(target, f"/{text}") for text in forged} == {403}
 
 
+def spend(target: Target, text: str) -> None:
+    known = target.passes.look(text, Kind.STREAM)
+    assert known is not None
+    assert target.passes.end(known.id)
+
+
 def test_stale_replayed_and_foreign_tokens(target: Target, tmp_path: Path) -> None:
     others = Passes(tmp_path)
     spent = target.a_pass("CAspent")
-    assert target.passes.spend(spent, Kind.STREAM) is not None
+    spend(target, spent)
     worth_nothing = [
         target.a_pass("CAstale", for_s=-1),
         spent,
@@ -236,8 +242,7 @@ def test_forged_and_replayed_signatures(target: Target) -> None:
         headers = {"X_Twilio_Signature": right, "X_Twilio_Webhooks_Signature_Settings": settings}
         assert refused_with(target, "", **headers) == 1008
     path = f"/{target.a_pass('CAonce')}"
-    used = target.passes.spend(path[1:], Kind.STREAM)
-    assert used is not None
+    spend(target, path[1:])
     replayed = signed(f"wss://relay.example/media{path}", AUTH_TOKEN)["X-Twilio-Signature"]
     assert refused_with(target, path, X_Twilio_Signature=replayed) == 403  # though the signature is right
 
