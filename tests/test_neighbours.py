@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPConnection
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
@@ -334,6 +335,13 @@ def three_workers(folder: Path) -> Iterator[Server]:
             assert "Traceback" not in str(started)
 
 
+def say_on(call: SimulatedCall) -> None:
+    """Speech in real time, for as long as nobody stops it."""
+    for at_ms in count(0, 100):
+        say(call, 100, at_ms=at_ms)
+        gevent.sleep(0.1)
+
+
 def sees_words(watcher: Watcher, call_sid: str) -> bool:
     """Whether it has seen what seems to be said."""
     return call_sid in [told.data["call_sid"] for told in watcher.of("interim")]
@@ -402,8 +410,10 @@ def test_a_killed_worker_is_missed_by_nobody_and_its_successor_is_told(tmp_path:
         while not server.figures("relay_streams_live")[successor]:
             calls.append(answered(server.url, "inbound"))
         for call in calls:
-            say(call, 1_000)
+            # A new worker learns within seconds what is watched at the others, and what it showed before is gone.
+            speaker = gevent.spawn(say_on, call)
             see_it_all([watcher for watcher in left if not watcher.over], call)
+            speaker.kill()
             hang_up(call)
         assert len(left) > len(of_all) / 3
 

@@ -76,10 +76,11 @@ class Watcher:
 
     def wait_for(self, predicate: Callable[[], object], within: float = WITHIN) -> None:
         """Returns when the predicate holds; it is asked after everything that comes."""
-        with gevent.Timeout(within, AssertionError(f"it never came; what did: {self.told}")):
-            while not predicate():
+        with gevent.Timeout(within, False):  # type: ignore[arg-type]  # False: it ends in silence
+            while not (came := predicate()):
                 self._changed.wait()
                 self._changed.clear()
+        assert came, f"it never came; what did: {self.told}"
 
     def wait_for_kind(self, kind: str, count: int = 1) -> None:
         """Returns when so many events of a kind have come."""
