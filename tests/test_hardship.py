@@ -419,7 +419,7 @@ def test_whatever_comes_no_word_is_doubled_or_lost_in_silence(seed: int, caplog:
             frames, missing = running.of(call).frames(track), running.of(call).missing(track)
             assert len(frames) == len(set(frames))
             assert set(whole(end.duration_ms - FRAME_MS)) <= {*frames, *missing}  # the last one may have been cut off
-    assert changes(running, ServiceReplaced)()
+    assert changes(running, ServiceLost)()  # and mostly, but not for sure, some service was replaced
     assert not [record for record in caplog.records if record.levelname == "CRITICAL"]
 
 
