@@ -318,7 +318,7 @@ def delete(environment: Environment, sid: str, yes: bool) -> None:
 
 @click.command(cls=_AboutSids)
 @sid_argument
-@click.option("--service", type=click.Choice(list(OFFERS)), help="Who transcribes.  [default: SPEECH_SERVICE]")
+@click.option("--service", type=click.Choice(list(OFFERS)), help="Who transcribes.  [default: who listens to calls]")
 @click.pass_obj
 def backfill(environment: Environment, sid: str, service: str | None) -> None:
     """Transcribe what is missing of a call from its recording.
@@ -330,9 +330,11 @@ def backfill(environment: Environment, sid: str, service: str | None) -> None:
     with opened(environment) as store:
         call = found(store, sid)
         gaps = open_gaps(store, call)
-        listener = speech_service(service or read(SpeechSettings, environ).chosen[0], environ)
+        words = [service] if service else read(SpeechSettings, environ).chosen
+        listeners = [speech_service(word, environ) for word in words]
         patience = Patience(answer=read(Settings, environ).service_silence_s)
         for gap in gaps:
+            listener = next((one for one in listeners if one.traits.name == gap.service), listeners[0])
             with _bar(gap) as on_progress:
                 filled = fill(store, call, gap, listener, patience=patience, on_progress=on_progress)
             click.echo("\n".join(_outcome(gap, filled)))

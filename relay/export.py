@@ -82,7 +82,7 @@ def passages(segments: Sequence[Segment], gaps: Sequence[Gap], names: Mapping[st
     """All that there is to show, in the order of its beginnings."""
     with_service = _side_by_side(segments)
     said = [_said(segment, names[segment.track], with_service=with_service) for segment in segments]
-    missing = [_missing(gap, names[gap.track]) for gap in gaps if not gap.filled]
+    missing = [_missing(gap, names[gap.track], with_service=with_service) for gap in gaps if not gap.filled]
     shown = (passage for passage in chain(said, missing) if passage.text)
     return sorted(shown, key=lambda passage: (passage.start_ms, passage.end_ms))
 
@@ -136,9 +136,10 @@ def _said(segment: Segment, name: str, *, with_service: bool) -> Passage:
     return Passage(segment.start_ms, segment.end_ms, speaker, one_line(segment.text), words)
 
 
-def _missing(gap: Gap, name: str) -> Passage:
+def _missing(gap: Gap, name: str, *, with_service: bool) -> Passage:
+    service = f" ({gap.service})" if with_service and gap.service else ""
     text = f"[missing: {gap.start_ms / 1000:.1f} s to {gap.end_ms / 1000:.1f} s, {one_line(gap.reason)}]"
-    return Passage(gap.start_ms, gap.end_ms, _called(name, gap.track), text, is_gap=True)
+    return Passage(gap.start_ms, gap.end_ms, _called(f"{name}{service}", gap.track), text, is_gap=True)
 
 
 def _called(name: str, track: str) -> str:

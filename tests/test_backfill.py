@@ -314,7 +314,7 @@ def test_a_recording_that_is_gone_is_said(tmp_path: Path) -> None:
 
 # --- Words at the border ---------------------------------------------------------------------------------------
 
-GAP = records.Gap(1, "inbound", 10_000, 12_000, WHY, filled=False)
+GAP = records.Gap(1, "inbound", 10_000, 12_000, WHY, None, filled=False)
 
 
 def heard(text: str, *words: tuple[str, int, int]) -> Transcript:

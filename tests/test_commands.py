@@ -26,6 +26,7 @@ from relay.store.store import Store
 from standins.deepgram import Drop, Fault, ListenServer, Refusal
 from tests.numbered import number_ears, numbered
 from tests.talking import BOTH
+from tests.vendors import VENDORS
 
 pytest_plugins = ("tests.databases",)
 
@@ -426,6 +427,22 @@ def test_what_a_service_could_not_hear_is_said_and_stays_missing(here: Place) ->
         assert "stays missing" not in here.out("backfill", "CA01")
     words = [word["text"] for segment in here.json("show", "CA01")["segments"] for word in segment["words"]]
     assert words == [f"in{number}" for number in range(25, 175)]
+
+
+def test_of_services_side_by_side_the_one_that_missed_it_fills_it(here: Place) -> None:
+    with here.store() as store:
+        hear(store, 1, Gap(INBOUND, 1_000, 1_500, "away"), service="Gladia")
+        hear(store, 2, Gap(INBOUND, 1_000, 1_500, "away"), service="Deepgram")
+        record(here, store, 1)
+        record(here, store, 2)
+    here.environ |= {"SPEECH_SERVICES": "deepgram,gladia", "GLADIA_API_KEY": "key"}
+    with deepgram(here), VENDORS["gladia"].listening() as server:
+        here.environ["GLADIA_URL"] = server.url
+        for number, service in ((1, "Gladia"), (2, "Deepgram")):
+            here.out("backfill", sid(number))
+            shown = here.json("show", sid(number))
+            assert {segment["service"] for segment in shown["segments"]} == {service}
+            assert [(gap["service"], gap["filled"]) for gap in shown["gaps"]] == [(service, True)]
 
 
 def test_webhooks_are_told_of_what_was_filled(here: Place) -> None:

@@ -44,9 +44,16 @@ def spoken(text: str, start_ms: int = 0, each_ms: int = 500, *, track: str = "in
     return segment(text, start_ms, start_ms + len(words) * each_ms, track=track, words=words, **more)
 
 
-def gap(start_ms: int, end_ms: int, reason: str = "the network was away", *, filled: bool = False) -> Gap:
+def gap(
+    start_ms: int,
+    end_ms: int,
+    reason: str = "the network was away",
+    *,
+    service: str | None = None,
+    filled: bool = False,
+) -> Gap:
     """A gap on the caller's side."""
-    return Gap(id=1, track="inbound", start_ms=start_ms, end_ms=end_ms, reason=reason, filled=filled)
+    return Gap(id=1, track="inbound", start_ms=start_ms, end_ms=end_ms, reason=reason, service=service, filled=filled)
 
 
 def ms(time: timedelta) -> int:
@@ -124,6 +131,13 @@ def test_services_that_listen_side_by_side_are_named() -> None:
         "Inbound (Gladia)",
         "Inbound (Deepgram)",
     ]
+
+
+def test_side_by_side_it_is_said_which_service_has_a_gap() -> None:
+    segments = [spoken("how are you today", 0), spoken("how are you today", 0, service="Gladia")]
+    missing = [gap(3_000, 4_000, service="Gladia"), gap(5_000, 6_000)]
+    assert [passage.speaker for passage in passages(segments, missing)][2:] == ["Inbound (Gladia)", "Inbound"]
+    assert [passage.speaker for passage in passages(segments[:1], missing)] == ["Inbound"] * 3
 
 
 def test_a_service_that_took_over_needs_no_name() -> None:

@@ -48,6 +48,7 @@ FLOORS: Final = {
     "relay.store.telling": 1,
     "relay.store.migrations.beginning": 1,
     "relay.store.migrations.finals": 1,
+    "relay.store.migrations.gaps": 1,
     "relay.store.backlog": 2,
     "relay.store.batch": 2,
     "relay.store.database": 2,

@@ -236,6 +236,7 @@ def test_two_streams_are_one_call_with_a_named_gap_between_them_on_one_clock(
         assert begins_ms == call.streams[1].started_at - call.started_at >= 10_000
         assert call.duration_ms == begins_ms + 4000
 
+        assert [gap.service for gap in store.gaps(first.sid)] == [None, None, "Deepgram"]
         before, after = store.segments(first.sid)
         assert (before.start_ms, after.start_ms) == (1000, begins_ms + 1000)
         assert after.words[0].start_ms == begins_ms + 1000
@@ -706,7 +707,7 @@ def test_a_gap_is_filled_once_and_in_its_place(database: str) -> None:
         segments = store.segments(talk.sid)
         assert [segment.text for segment in segments] == ["first", "second", "third"]
         assert (segments[1].start_ms, segments[1].service, segments[1].backfilled) == (1200, "Gladia", True)
-        assert [gap.filled for gap in store.gaps(talk.sid)] == [True]
+        assert [(gap.service, gap.filled) for gap in store.gaps(talk.sid)] == [("Deepgram", True)]
         event = reader.until(lambda events: len(texts(events)) == 3)[-1]
         assert event.data["segment"]["backfilled"]
         assert event.data["stream_sid"] is None
@@ -831,6 +832,8 @@ AN_OLD_CALL = (
     "INSERT INTO streams VALUES (1, 1, 'MZ1', '[\"inbound\"]', '[\"Deepgram\"]', 'x', 1000, 0, 5000, NULL, NULL, NULL)",
     "INSERT INTO segments (call_id, stream_id, track, start_ms, end_ms, confidence, service, backfilled, created_at,"
     " text, words) VALUES (1, 1, 'inbound', 0, 1000, 0.9, 'Deepgram', false, 1000, 'quicksilver and mercury', '[]')",
+    "INSERT INTO gaps (call_id, stream_id, track, start_ms, end_ms, reason, filled) VALUES"
+    " (1, 1, 'inbound', 1000, 2000, 'away', false)",
 )
 
 
@@ -843,7 +846,8 @@ def test_a_database_of_an_earlier_version_is_brought_up_to_date(database: str) -
     assert [hit.segment.start_ms for hit in store.search("quick* mercury").items] == [0]
     assert (call := store.call("CA1")) is not None
     assert (call.state, call.end_reason, call.duration_ms) == (State.ENDED, KILLED, 5000)
-    assert store.gaps("CA1") == [], "nobody noted how far it was transcribed"
+    (gap,) = store.gaps("CA1")  # and no other: nobody noted how far it was transcribed
+    assert (gap.reason, gap.service) == ("away", None)
     assert store.delete("CA1")
     assert index_terms(database) == []
     store.close(10)

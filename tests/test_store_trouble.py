@@ -6,6 +6,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -285,8 +286,13 @@ def final(call: CallInfo, start_ms: int) -> Heard:
     return Heard(0, call, Transcript(IN, f"{start_ms}", start_ms, start_ms + 10, is_final=True))
 
 
+def by_another(call: CallInfo, start_ms: int) -> Heard:
+    return replace(final(call, start_ms), service="Gladia")
+
+
 MAKES: list[Callable[[CallInfo, int], Heard]] = [
     final,
+    by_another,
     lambda call, at: Heard(0, call, Gap(OUT, at, at + 10, "away")),
     lambda call, at: Heard(0, call, ServiceRefused("Deepgram", "no")),
 ]
@@ -308,19 +314,23 @@ def test_a_backlog_stays_bounded_and_knows_of_every_word_it_dropped(
         backlog.add(make(calls[number], at * 10))
     for call in calls:
         backlog.add(Heard(0, call, StreamEnded("stop", 0, 0, 0, 0, 0, 0, 0, 0, None, None)))
-    assert len(backlog) <= most + 8 + 8
-    left = [heard.event for heard in backlog.take(10_000)]
+    assert len(backlog) <= most + 8 + 12
+    kept = backlog.take(10_000)
+    left = [heard.event for heard in kept]
     assert sum(isinstance(event, StreamBegun) for event in left) == 4
     assert sum(isinstance(event, StreamEnded) for event in left) == 4
-    told = [make(calls[0], at * 10).event for at, (make, _) in enumerate(things)]
+    told = [make(calls[number], at * 10) for at, (make, number) in enumerate(things)]
     for said in told:
-        if isinstance(said, Transcript):
-            assert said in left or any(isinstance(gap, Gap) and covers(gap, said) for gap in left)
-    assert backlog.dropped == droppable(told) - droppable(left)
+        if isinstance(said.event, Transcript):
+            assert said in kept or any(covers(gap, said) for gap in kept)
+    assert backlog.dropped == droppable(heard.event for heard in told) - droppable(left)
 
 
-def covers(gap: Gap, said: Transcript) -> bool:
-    return gap.track is said.track and gap.start_ms <= said.start_ms <= said.end_ms <= gap.end_ms
+def covers(gap: Heard, said: Heard) -> bool:
+    if not isinstance(gap.event, Gap) or not isinstance(said.event, Transcript):
+        return False
+    whose, of = (gap.call, gap.service, gap.event.track), (said.call, said.service, said.event.track)
+    return whose == of and gap.event.start_ms <= said.event.start_ms <= said.event.end_ms <= gap.event.end_ms
 
 
 def droppable(events: Iterable[object]) -> int:

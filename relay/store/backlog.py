@@ -42,9 +42,9 @@ class Backlog:
         return [heard for heard in self._waiting if isinstance(heard.event, Transcript)]
 
     def _make_room(self) -> None:
-        """Drops the oldest. In place of the first of a track's finals stays a gap that covers them all."""
+        """Drops the oldest. In place of the first of a service's finals of a track stays a gap that covers them all."""
         kept: list[Heard] = []
-        gaps: dict[tuple[CallInfo, Track], tuple[int, Gap]] = {}  # and where in `kept` they are
+        gaps: dict[tuple[CallInfo, str, Track], tuple[int, Gap]] = {}  # and where in `kept` they are
         spare = self._at_once
         for heard in self._waiting:
             event = heard.event
@@ -53,8 +53,9 @@ class Backlog:
                 continue
             self.dropped += not isinstance(event, Gap)
             if isinstance(event, Transcript | Gap):
-                place, gap = gaps.get((heard.call, event.track), (len(kept), event))
-                gaps[heard.call, event.track] = place, _missing(gap, event)
+                whose = heard.call, heard.service, event.track
+                place, gap = gaps.get(whose, (len(kept), event))
+                gaps[whose] = place, _missing(gap, event)
                 if place == len(kept):
                     kept.append(heard)
                     continue

@@ -17,7 +17,7 @@ _OF_SEGMENT: Final = (
     *("track", "start_ms", "end_ms", "text", "confidence"),
     *("speaker", "language", "service", "backfilled", "created_at"),
 )
-_OF_GAP: Final = ("track", "start_ms", "end_ms", "reason", "filled")
+_OF_GAP: Final = ("track", "start_ms", "end_ms", "reason", "service", "filled")
 _HEARD: Final = (
     update(streams)
     .where(streams.c.id == bindparam("of"))

@@ -124,7 +124,7 @@ def _name_holes(ledger: Ledger, stream: OpenStream, at: int) -> None:
     for track in stream.tracks:
         for start_ms, end_ms in holes([_stretch(row) for row in its if track in row.tracks]):
             if (track, start_ms, end_ms) not in named:
-                ledger.miss(stream, Gap(0, track, start_ms, end_ms, BETWEEN, filled=False), at)
+                ledger.miss(stream, Gap(0, track, start_ms, end_ms, BETWEEN, None, filled=False), at)
 
 
 def _name_unheard(ledger: Ledger, stream: OpenStream, at: int) -> None:
@@ -140,7 +140,7 @@ def _name_unheard(ledger: Ledger, stream: OpenStream, at: int) -> None:
         covered += [(row.offset_ms, _transcribed_ms(row, track)) for row in its.values() if track in row.tracks]
         for start_ms, end_ms in uncovered(dead.final_ms.get(track, dead.offset_ms), dead.heard_ms, covered):
             if end_ms - start_ms >= LEAST_MS:
-                ledger.miss(stream, Gap(0, track, start_ms, end_ms, UNHEARD, filled=False), at)
+                ledger.miss(stream, Gap(0, track, start_ms, end_ms, UNHEARD, None, filled=False), at)
 
 
 def _transcribed_ms(row: Row[Any], track: str) -> float:

@@ -170,7 +170,7 @@ def gaps_of(connection: Connection, sid: str) -> list[Gap]:
 
 def gap(row: Row[Any]) -> Gap:
     """A row of `gaps`."""
-    return Gap(row.id, row.track, row.start_ms, row.end_ms, row.reason, row.filled)
+    return Gap(row.id, row.track, row.start_ms, row.end_ms, row.reason, row.service, row.filled)
 
 
 def _segment(row: Row[Any]) -> Segment:

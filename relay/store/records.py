@@ -184,13 +184,17 @@ def word_as_json(word: Word) -> Json:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Milliseconds of a track that no segment covers, and why; `filled` once they were transcribed after all."""
+    """Milliseconds of a track that no segment covers, and why; `filled` once they were transcribed after all.
+
+    `service` is the one that did not hear them; None: nobody did, or nobody noted which.
+    """
 
     id: int
     track: str
     start_ms: int
     end_ms: int
     reason: str
+    service: str | None
     filled: bool
 
     def as_json(self) -> Json:
@@ -201,6 +205,7 @@ class Gap:
             "start_ms": self.start_ms,
             "end_ms": self.end_ms,
             "reason": self.reason,
+            "service": self.service,
             "filled": self.filled,
         }
 

@@ -107,6 +107,7 @@ gaps: Final = Table(
     Column("start_ms", BigInteger, nullable=False),
     Column("end_ms", BigInteger, nullable=False),
     Column("reason", Text, nullable=False),
+    Column("service", Text),
     Column("filled", Boolean, nullable=False),
     Index("gaps_of_call", "call_id", "start_ms"),
     Index("gaps_of_stream", "stream_id"),

@@ -77,7 +77,7 @@ def enter(ledger: Ledger, heard: Heard) -> None:
             for track, end_ms in final_ms.items():
                 stream.understand(track, end_ms + stream.offset_ms)
         case Gap() as gap:
-            _miss(ledger, stream, gap, heard.at)
+            _miss(ledger, stream, gap, heard)
         case ServiceReplaced() as replaced:
             _replace(ledger, stream, replaced, heard.at)
         case ServiceLost(service, reason):
@@ -94,9 +94,10 @@ def enter(ledger: Ledger, heard: Heard) -> None:
     return None
 
 
-def _miss(ledger: Ledger, stream: OpenStream, gap: Gap, at: int) -> None:
+def _miss(ledger: Ledger, stream: OpenStream, gap: Gap, heard: Heard) -> None:
     start_ms, end_ms = gap.start_ms + stream.offset_ms, gap.end_ms + stream.offset_ms
-    ledger.miss(stream, records.Gap(0, str(gap.track), start_ms, end_ms, storable(gap.reason), filled=False), at)
+    reason, service = storable(gap.reason), heard.service or None
+    ledger.miss(stream, records.Gap(0, str(gap.track), start_ms, end_ms, reason, service, filled=False), heard.at)
 
 
 def _replace(ledger: Ledger, stream: OpenStream, replaced: ServiceReplaced, at: int) -> None:
@@ -138,7 +139,7 @@ def fill_gap(
     )
     for filled, stretches in ((True, more), (False, uncovered(gap.start_ms, gap.end_ms, parts))):
         for start_ms, end_ms in stretches:
-            row = {name: getattr(gap, name) for name in ("call_id", "stream_id", "track", "reason")}
+            row = {name: getattr(gap, name) for name in ("call_id", "stream_id", "track", "reason", "service")}
             ledger.insert(gaps, **row, start_ms=start_ms, end_ms=end_ms, filled=filled)
     for said in finals:
         if said.is_final and said.text:

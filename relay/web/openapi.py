@@ -180,6 +180,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         start_ms=_MS,
         end_ms=_MS,
         reason=_TEXT,
+        service=_TEXT_OR_NONE,
         filled=_YES_OR_NO,
     ),
     "Transcript": _object(

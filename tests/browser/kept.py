@@ -50,6 +50,7 @@ class Missed:
     start_ms: int
     end_ms: int
     reason: str = "Deepgram was away"
+    service: str = "Deepgram"  # "": nobody noted which
 
 
 @dataclass
@@ -138,7 +139,7 @@ def _story(call: dict[str, Any]) -> Iterator[tuple[CallEvent, str]]:
     for said in call["said"]:
         yield _transcript(said), said["service"]
     for missed in call["missed"]:
-        yield Gap(Track(missed["track"]), missed["start_ms"], missed["end_ms"], missed["reason"]), call["services"][0]
+        yield Gap(Track(missed["track"]), missed["start_ms"], missed["end_ms"], missed["reason"]), missed["service"]
     for replaced in call["replaced"]:
         yield ServiceReplaced(**replaced), replaced["service"]
     length_ms = call["duration_ms"] or max((said["end_ms"] for said in call["said"]), default=0)

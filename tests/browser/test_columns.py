@@ -6,7 +6,7 @@ from typing import Final
 
 from playwright.sync_api import Locator, expect
 
-from tests.browser.kept import Kept, Said, keep
+from tests.browser.kept import Kept, Missed, Said, keep
 from tests.browser.serving import Server
 from tests.browser.viewing import Viewer
 
@@ -40,6 +40,16 @@ def test_the_end_of_a_call_stands_across_the_columns_of_several_services(server:
     ended = viewer.notice("call.ended")
     assert abs(middle_of(ended) - middle_of(viewer.conversation)) < ABOUT
     assert viewer.conversation.evaluate("one => one.innerText").strip().endswith("The call ended after 0:30.")
+
+
+def test_a_gap_stands_in_the_column_of_the_service_that_has_it(server: Server, viewer: Viewer) -> None:
+    both = [Said("inbound", "Good morning.", 1000, 1900, service) for service in ("Deepgram", "Gladia")]
+    missed = [Missed("inbound", 2000, 3000, "Gladia was away", "Gladia"), Missed("inbound", 4000, 5000, "Nobody", "")]
+    keep(server.database_url, Kept(f"CA{'4' * 32}", both, missed, services=["Deepgram", "Gladia"]))
+    viewer.opens_call(f"CA{'4' * 32}")
+    of_gladia, of_nobody = viewer.notice("gap").all()
+    assert middle_of(of_gladia) > middle_of(viewer.conversation) + ABOUT
+    assert abs(middle_of(of_nobody) - middle_of(viewer.conversation)) < ABOUT
 
 
 def test_a_time_after_the_first_hour_stands_on_one_line(server: Server, viewer: Viewer) -> None:

@@ -136,7 +136,8 @@ export class Conversation {
     const key = `gap ${gap.id}`;
     const known = this.notices.get(key);
     if (known) return showGap(known, gap);
-    this.putNotice(key, noticeOfGap(gap), gap.start_ms, 0);
+    if (this.columns.count > 1 && !gap.service) this.putAcross(key, noticeOfGap(gap), gap.start_ms);
+    else this.putNotice(key, noticeOfGap(gap), gap.start_ms, this.columns.of(gap.service));
   }
 
   /** Something that happened. @param {string} kind @param {number} id @param {any} data @param {number|null} atMs */
