@@ -176,14 +176,14 @@ def test_every_error_has_advice() -> None:
 @pytest.mark.parametrize("event", ["stream-stopped", "stream-error"])
 def test_a_stream_that_twilio_says_is_over_is_over(event: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind a tunnel nobody may ever close its socket. What is still on its way is heard."""
-    monkeypatch.setattr(call_module, "LAST_FRAMES_WITHIN", 0.3)
+    monkeypatch.setattr(call_module, "LAST_FRAMES_WITHIN", 1.0)
     with relay() as running:
         call = answered(running.url)
         say(call, 1_000)
         running.of(call).wait_for(StreamBegun)
         assert post(running, by_key(running, "/stream-status"), report(call, event))[0] == 204
         for late in range(5):
-            gevent.sleep(0.1)
+            gevent.sleep(0.3)
             say(call, 20, at_ms=1_000 + late * 20)
         end = running.ended(call)
         assert end.reason == f"Twilio reported {event}"
