@@ -5,7 +5,13 @@ monkey.patch_all()  # as app.py does, before anything that opens a socket is imp
 import threading
 from contextlib import suppress
 
+from hypothesis import HealthCheck, settings
 from websockets.sync.connection import Connection
+
+settings.register_profile(  # no test depends on the machine's speed; fixtures are made anew for a test, not an example
+    "ours", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("ours")
 
 collect_ignore = ["browser"]  # whose tests want processes without gevent's patches: see tests/browser/conftest.py
 

@@ -17,7 +17,7 @@ import pytest
 import srt  # type: ignore[import-untyped]
 import webvtt
 from gevent.event import Event
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.events import (
@@ -464,7 +464,7 @@ def test_the_description_knows_every_route_and_no_other(store: Store) -> None:
     assert written == described
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200)
 @given(query=st.text(max_size=60))
 def test_anything_may_be_searched_for(served: Serving, query: str) -> None:
     answer = served.ask(f"/api/search?q={quote(query, errors='replace')}")

@@ -227,7 +227,7 @@ def test_hostile_names_of_calls_are_harmless() -> None:
         assert all(line.isprintable() for line in lines)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(which=st.sampled_from(sorted(FROM_OUTSIDE)), text=st.text(st.characters(categories=None)))
 def test_whatever_comes_is_at_most_one_harmless_line(which: str, text: str) -> None:
     lines = shown(Happened(CALL, FROM_OUTSIDE[which](text)), verbose=True)

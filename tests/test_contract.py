@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import gevent
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.errors import Denied, Lost, Unavailable
@@ -171,7 +171,7 @@ faults = st.one_of(
 
 
 @pytest.mark.parametrize("name", VENDORS)
-@settings(max_examples=EXAMPLES, deadline=None, derandomize=EXAMPLES <= 6, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=EXAMPLES, derandomize=EXAMPLES <= 6)
 @given(
     schedule=st.lists(faults, max_size=5),
     frames=st.integers(1, 500),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.events import Track
@@ -28,9 +28,7 @@ faults = st.one_of(
 )
 
 
-@settings(
-    max_examples=EXAMPLES, deadline=None, derandomize=EXAMPLES <= 25, suppress_health_check=[HealthCheck.too_slow]
-)
+@settings(max_examples=EXAMPLES, derandomize=EXAMPLES <= 25)
 @given(
     schedule=st.lists(faults, max_size=6),
     tracks=st.sampled_from([(Track.INBOUND,), BOTH]),

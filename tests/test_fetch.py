@@ -253,7 +253,7 @@ def test_an_echo_of_our_own_request_is_not_shown() -> None:
         lost(host)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(head=st.sampled_from([b"", b"HTTP/1.1 ", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n"]), rest=st.binary())
 def test_whatever_comes_is_an_answer_or_none(head: bytes, rest: bytes) -> None:
     with serving(says(head, rest)) as host:

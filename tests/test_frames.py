@@ -6,7 +6,7 @@ import tracemalloc
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.frames import (
@@ -244,7 +244,6 @@ CONFORMANCE = [
     *closes(),
     *limits(),
 ]
-whatever_the_speed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 every_case = pytest.mark.parametrize("case", CONFORMANCE, ids=lambda case: case.name)
 
 
@@ -346,7 +345,6 @@ def cut(wire: bytes, data: st.DataObject) -> list[bytes]:
     return [wire[start:end] for start, end in zip([0, *cuts], [*cuts, len(wire)], strict=True)]
 
 
-@whatever_the_speed
 @given(streams, st.data())
 def test_where_the_network_cuts_a_stream_does_not_matter(
     stream: tuple[bytes, list[Received]], data: st.DataObject
@@ -367,7 +365,6 @@ def broken_streams(draw: st.DrawFn) -> bytes:
     return bytes(wire) + draw(st.binary(max_size=20))
 
 
-@whatever_the_speed
 @given(broken_streams(), st.data())
 def test_nonsense_waits_or_ends_once(wire: bytes, data: st.DataObject) -> None:
     decoder = FrameDecoder(LARGEST)
@@ -400,7 +397,6 @@ def test_messages_are_framed_at_every_size(size: int) -> None:
     assert parsed(encode(b"\xff" * size)) == (BINARY, b"\xff" * size)
 
 
-@whatever_the_speed
 @given(st.text())
 def test_text_comes_back_as_it_went(text: str) -> None:
     opcode, payload = parsed(encode(text))
@@ -435,7 +431,6 @@ def test_a_close_refuses_a_code_that_must_not_travel(code: int) -> None:
         encode_close(code)
 
 
-@whatever_the_speed
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=100))
 def test_a_long_reason_is_cut_between_characters(reason: str) -> None:
     _, payload = parsed(encode_close(1000, reason))

@@ -264,7 +264,7 @@ class Replaying(RuleBasedStateMachine):
 
 
 TestReplaying = Replaying.TestCase
-TestReplaying.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestReplaying.settings = settings(max_examples=150, stateful_step_count=40)
 
 
 def test_a_clock_without_holes_is_an_offset() -> None:

@@ -175,7 +175,7 @@ def result_of(call_sid: str = CALL.call_sid, session_id: str = "7", document: by
     return Happened(CallInfo(call_sid, "MZ1", BOTH), CallResult("Gladia", session_id, document), "Gladia")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(call_sid=st.text(), session_id=st.text())
 def test_no_name_leaves_the_folder(call_sid: str, session_id: str) -> None:
     with TemporaryDirectory() as above:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.store.records import Event, Kind, State
@@ -71,7 +71,7 @@ class Calls:
         eventually(lambda: not any(store.waiting for store in self._stores))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60)
 @given(steps=STEPS)
 def test_any_order_of_what_happens_is_stored_once_and_without_a_hole(
     database: str, steps: list[tuple[int, int, int, str, int]]

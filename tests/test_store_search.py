@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.store import searching
@@ -172,8 +172,6 @@ def test_common_words_are_found_as_rare_ones_are(store: Store, monkeypatch: pyte
 
 @settings(
     max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(query=st.text(alphabet=st.characters(codec="utf-8")) | st.text("ab*\"'()&|!:-^ \\<>{}", max_size=20))
 def test_no_query_is_an_error(store: Store, query: str) -> None:
@@ -181,7 +179,7 @@ def test_no_query_is_an_error(store: Store, query: str) -> None:
     store.calls(text=query, number=storable(query), service=storable(query))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(spoken=st.text(alphabet=st.characters(codec="utf-8", categories=["L", "N", "P", "Zs"]), min_size=1))
 def test_whatever_was_said_is_stored_as_it_was_and_found_by_its_first_latin_word(store: Store, spoken: str) -> None:
     stored(store, f"{spoken} landmark")

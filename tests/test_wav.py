@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.audio import SILENCE, decode_mulaw, encode_mulaw
@@ -101,7 +101,7 @@ def test_other_formats_are_read_too(tmp_path: Path, name: str) -> None:
     assert pitch(wav.read(tmp_path / name)[Track.INBOUND]) == pytest.approx(440, abs=1)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=40)
 @given(
     length=st.integers(50, 5000),
     rate=st.sampled_from([8000, 16000, 22050, 44100, 96000]),
