@@ -447,7 +447,7 @@ def test_no_header_is_injected(target: Target) -> None:
 
 
 def test_a_foreign_host_is_repeated_nowhere(target: Target) -> None:
-    for path in ("/", "/login", "/media", "/nowhere", "//media"):
+    for path in ("/", "/login", "/media", "/nowhere", "//media", "//api//calls", "//static//style.css"):
         answer = target.says(f"GET {path} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n".encode())
         assert b"evil.example" not in answer, path
 

@@ -34,6 +34,7 @@ def create_app(
     Raises LookupError for a route that has declared no access.
     """
     app = App(__name__, static_folder=None)
+    app.url_map.merge_slashes = False  # who asks for //path would be redirected to whatever host he names
     app.config["MAX_CONTENT_LENGTH"] = LONGEST_BODY
     app.extensions[ADMISSION] = admission
     guard(app, switchboard.settings, passes)
