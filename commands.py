@@ -45,6 +45,7 @@ Environment = Callable[[], Mapping[str, str]]
 SHOWN_OF_ID: Final = 12  # characters of a pass's; no two begin with the same
 SHOWN: Final = 20  # calls, hits or deliveries, unless asked otherwise
 CLOSE_WITHIN: Final = 10.0  # seconds the database gets to take what is still to be written
+LEAST_OF_SID: Final = 3  # characters, where it is shortened
 NAMED_AT_MOST: Final = 3  # calls that a shortened SID may mean
 UNITS: Final = {"m": 60, "h": 3600, "d": 86_400}  # seconds
 
@@ -104,6 +105,8 @@ def found(store: Store, typed: str) -> Call:
             if there_are_some
             else NO_CALLS
         )
+    if len(given.replace("..", "")) < LEAST_OF_SID:  # a script's empty variable means no call
+        raise NoSuchCall(f"Write at least {LEAST_OF_SID} characters of a SID; `python app.py calls` lists the calls.")
     return named[0]
 
 

@@ -20,6 +20,9 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 import gevent
+from gevent.event import AsyncResult
+from gevent.monkey import get_original
+from gevent.threadpool import ThreadPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
@@ -31,6 +34,9 @@ ANSWER_WITHIN: Final = 15.0  # seconds from the look-up of the name to the answe
 REST_WITHIN: Final = 1.0  # seconds for the rest of the answer, on which nothing depends
 CONNECT_WITHIN: Final = 5.0  # seconds for one address; then the next one is tried
 LARGEST_ANSWER: Final = 64 * 1024  # bytes of an answer, its head included
+NAMES_AT_ONCE: Final = 16  # that are looked up; beyond that, names wait for one another
+
+_getaddrinfo = get_original("socket", "getaddrinfo")  # the patched one would ask one of gevent's own threads
 
 logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # its warnings tell whole URLs, and what is secret in them
 
@@ -94,9 +100,25 @@ def is_any(_address: Address) -> bool:
 
 
 def look_up(host: str, port: int) -> list[str]:
-    """The addresses of a host, in the order they should be tried. Raises OSError."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    """The addresses of a host, in the order they should be tried. Blocks its thread. Raises OSError."""
+    found = _getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(place[0]) for *_, place in found))
+
+
+class NameServer:
+    """Looks names up in threads of its own, each name in one at a time: who has given up waiting has not ended the
+    look-up, and one that takes long would else keep gevent's few threads from all that calls need them for."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPool(NAMES_AT_ONCE)
+        self._asked: dict[tuple[str, int], AsyncResult[list[str]]] = {}
+
+    def __call__(self, host: str, port: int) -> list[str]:
+        """A host's addresses. Raises OSError."""
+        asked = self._asked.get((host, port))
+        if asked is None or asked.ready():
+            asked = self._asked[host, port] = self._pool.spawn(look_up, host, port)
+        return asked.get() or []
 
 
 # --- One URL ------------------------------------------------------------------------------------------------
@@ -117,11 +139,11 @@ class Outward:
         self,
         *,
         allows: Callable[[Address], bool] = is_public,
-        resolve: Resolve = look_up,
+        resolve: Resolve | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.allows = allows
-        self.resolve = resolve
+        self.resolve = resolve or NameServer()
         self.tls = tls or ssl.create_default_context()  # made once: reading the list takes some 20 ms
 
     def line(self, url: str) -> Line:

@@ -445,6 +445,14 @@ def test_of_services_side_by_side_the_one_that_missed_it_fills_it(here: Place) -
             assert [(gap["service"], gap["filled"]) for gap in shown["gaps"]] == [(service, True)]
 
 
+@pytest.mark.parametrize("typed", ["", "..", "CA", "C..1"])
+def test_too_little_of_a_sid_means_no_call(here: Place, typed: str) -> None:
+    with here.store() as store:
+        hear(store, 1)
+    assert "at least 3 characters" in here.refusal("delete", typed, "--yes")
+    assert here.json("calls")
+
+
 def test_webhooks_are_told_of_what_was_filled(here: Place) -> None:
     with here.store() as store:
         hear(store, 1, Gap(INBOUND, 1_000, 1_500, "away"))

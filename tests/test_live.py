@@ -22,6 +22,8 @@ from relay.events import (
 )
 from relay.store.store import Store
 from relay.web import live as live_module
+from relay.web.live import Viewer
+from relay.web.shown import Frame
 from standins.deepgram import Drop, Fault
 from tests.calling import answered, hang_up, say
 from tests.serving import Serving, begun, call_info, ended, final, interim, serving
@@ -368,6 +370,25 @@ def test_a_server_that_leaves_lets_its_viewers_go(store: Store) -> None:
         watcher = running.watch()
         watcher.wait_for(lambda: watcher.retry_ms)
     watcher.wait_for(lambda: watcher.over)
+
+
+def test_who_is_let_go_before_the_store_could_be_asked_is_told_nothing_that_comes_later(postgresql: Server) -> None:
+    """Its last id would be beyond what it has missed."""
+    store = Store(postgresql.new_database())
+    store.open()
+    postgresql.stop()
+    try:
+        viewer = Viewer(store, None, 0, lambda: True)
+        told: list[bytes] = []
+        reading = gevent.spawn(lambda: told.extend(viewer.read(60)))
+        viewer.show([Frame("CA1", 0, b"unsaved"), Frame("CA1", 20, b"id: 20")])
+        viewer.leave()
+        reading.get(timeout=WITHIN)
+    finally:
+        postgresql.start()
+        store.close(5)
+    assert b"unsaved" in b"".join(told)
+    assert b"id: " not in b"".join(told)
 
 
 # --- A database that is away ------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import gevent
 import pytest
 from gevent import socket
+from gevent.monkey import get_original
 from gevent.queue import Queue
 from hypothesis import given
 from hypothesis import strategies as st
@@ -334,6 +335,32 @@ def test_a_look_up_that_takes_for_ever_is_given_up() -> None:
         return []
 
     assert "did not answer within" in why_not("https://hooks.example/", Outward(resolve=slow))
+
+
+def test_a_name_that_takes_long_is_asked_for_once_and_holds_up_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    answers = get_original("threading", "Event")()
+
+    def look_up(host: str, _port: int) -> list[str]:
+        asked.append(host)
+        if host == "slow.example":
+            answers.wait(WITHIN)
+        return ["127.0.0.1"]
+
+    monkeypatch.setattr(outward_module, "look_up", look_up)
+    resolve = Outward().resolve
+    slow = [gevent.spawn(resolve, "slow.example", 443) for _ in range(100)]
+    gevent.joinall(slow, timeout=0.05)
+    gevent.killall(slow[:50])
+    with gevent.Timeout(WITHIN / 2):
+        assert resolve("quick.example", 443) == ["127.0.0.1"]
+        assert gevent.get_hub().threadpool.apply(len, ("free",)) == 4
+    assert asked == ["slow.example", "quick.example"]
+    answers.set()
+    gevent.joinall(slow[50:], timeout=WITHIN, raise_error=True)
+    assert [greenlet.value for greenlet in slow[50:]] == [["127.0.0.1"]] * 50
+    resolve("slow.example", 443)
+    assert asked == ["slow.example", "quick.example", "slow.example"]
 
 
 @pytest.mark.usefixtures("_in_a_hurry")

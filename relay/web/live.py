@@ -79,22 +79,24 @@ class Viewer:
         yield b"retry: %d\n\n" % random.randint(*COME_BACK_MS)  # noqa: S311  # it spreads load and hides nothing
         while self._missed_some or self._frames or not self._leaves:
             if self._missed_some:
-                yield self._missed()
+                try:
+                    yield self._missed()
+                except StoreError:
+                    yield self._take() or HEARTBEAT
+                    if self._leaves:
+                        return  # who comes back with its last id gets the rest
+                    gevent.sleep(TRY_AGAIN_S)
             elif self._news.wait(heartbeat_s):
                 yield self._take()
             else:
                 yield HEARTBEAT
 
     def _missed(self) -> bytes:
-        """The next of what it has missed, from the store. What is stored while we look comes by the queue as well."""
-        try:
-            events = self._store.events_after(self._last_id, call_sid=self.call_sid, limit=MISSED_AT_ONCE)
-            if not events:  # the id may be of another database, whose place this one has taken
-                self._last_id = min(self._last_id, self._store.newest_event_id())
-        except StoreError:
-            gevent.sleep(TRY_AGAIN_S)
-            self._missed_some = not self._leaves
-            return self._take() or HEARTBEAT
+        """The next of what it has missed, from the store. What is stored while we look comes by the queue as well.
+        Raises StoreError."""
+        events = self._store.events_after(self._last_id, call_sid=self.call_sid, limit=MISSED_AT_ONCE)
+        if not events:  # the id may be of another database, whose place this one has taken
+            self._last_id = min(self._last_id, self._store.newest_event_id())
         self._missed_some = len(events) == MISSED_AT_ONCE
         missed = [stored(event) for event in events]
         self._last_id = missed[-1].id if missed else self._last_id
