@@ -7,7 +7,7 @@ so a position is also a byte offset of one track, and `SAMPLES_PER_MS` of them m
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 SAMPLE_RATE: Final = 8000
@@ -83,7 +83,9 @@ class Timeline:
     REPEAT_AT_MOST: Final = 1_000 * SAMPLES_PER_MS  # a step back beyond this is a new clock
     JUMP_AT_MOST: Final = 3_600_000 * SAMPLES_PER_MS  # as is a jump forward of more than an hour
 
-    def __init__(self) -> None:
+    def __init__(self, on_gap: Callable[[int, int], None] = lambda start, end: None) -> None:
+        """`on_gap` is told from where to where audio never came."""
+        self._on_gap = on_gap
         self.end = 0  # position after the last sample
         self.missing = 0  # samples that never came
         self.repeated = 0  # samples cut because they had come before
@@ -111,6 +113,7 @@ class Timeline:
         if self.end:  # a track that begins late, as when nobody answers yet, lacks nothing
             self.gaps += 1
             self.missing += gap
+            self._on_gap(self.end, self.end + gap)
         if gap > self.FILL_AT_MOST:
             return self._append(self.end + gap, audio)
         return self._append(self.end, silence(gap) + audio)

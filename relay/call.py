@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from statistics import median
 from time import monotonic
 from typing import Final, Protocol
@@ -20,6 +21,7 @@ from relay.events import (
     CallEvent,
     Connected,
     Dtmf,
+    Gap,
     Ignored,
     Listened,
     Malformed,
@@ -50,6 +52,8 @@ log = logging.getLogger(__name__)
 
 START_WITHIN: Final = 10.0  # seconds from the socket's opening to `start`; Twilio sends it at once
 BEFORE_START_MOST: Final = 20  # messages of a stranger; Twilio says two
+LEAST_GAP: Final = 1000 * SAMPLES_PER_MS  # shorter ones are counted only
+NOT_SENT: Final = "Twilio did not send it"
 LAST_LOOK: Final = 0.1  # seconds we read on when the deadline has passed: the process may have been asleep
 STALE_AFTER: Final = 5.0  # seconds without media, after which a newer stream of the same tracks takes over
 FRAME_MS: Final = 20  # of audio in one of Twilio's media messages; in practice, it is not documented
@@ -115,8 +119,8 @@ class Taker(Protocol):
 class Side:
     """One track of a stream: its audio's place in time, and who hears it."""
 
-    def __init__(self) -> None:
-        self.timeline = Timeline()
+    def __init__(self, on_gap: Callable[[int, int], None]) -> None:
+        self.timeline = Timeline(on_gap)
         self.ears: list[Callable[[Piece], None]] = []
 
 
@@ -356,7 +360,7 @@ class Stream:
         caller, called = (event.parameters.get(name, "")[:LONGEST_NUMBER] for name in (CALLER, CALLED))
         self._tell(StreamBegun(names, caller, called))
         self._stream_sid = event.stream_sid
-        self._sides = {track: Side() for track in event.tracks}
+        self._sides = {track: Side(partial(self._tell_gap, track)) for track in event.tracks}
         self._made_sense = True
         self._transcribe(self._call)
         return None
@@ -409,6 +413,11 @@ class Stream:
         piece = side.timeline.place(event.timestamp_ms, event.audio)
         for hear in side.ears:
             hear(piece)
+
+    def _tell_gap(self, track: Track, start: int, end: int) -> None:
+        """Names what never came, if it may have held a word."""
+        if end - start >= LEAST_GAP:
+            self._tell(Gap(track, start // SAMPLES_PER_MS, end // SAMPLES_PER_MS, NOT_SENT))
 
     def _side_of(self, event: Media) -> Side | None:
         """Where audio goes that is not plainly this stream's; None for nowhere."""

@@ -14,6 +14,7 @@ from gevent.pywsgi import WSGIServer
 from geventwebsocket.handler import WebSocketHandler
 
 from relay import call as call_module
+from relay.call import NOT_SENT
 from relay.events import (
     Gap,
     MediaReceived,
@@ -110,6 +111,18 @@ def test_a_jump_in_timestamps_is_filled_with_silence_and_counted() -> None:
     for track in BOTH:
         assert running.of(call).frames(track) == [*range(100), *range(250, 350)]
     assert (end.audio_gaps, end.missing_ms) == (2, 6_000)
+    assert running.of(call).of(Gap) == [Gap(track, 2_000, 5_000, NOT_SENT) for track in BOTH]
+
+
+def test_a_short_jump_is_counted_and_not_named() -> None:
+    with listening() as server, relay(deepgram(server)) as running:
+        call = answered(running.url)
+        say(call, 1_000)
+        say(call, 1_000, at_ms=1_980)
+        hang_up(call)
+        end = running.ended(call)
+    assert (end.audio_gaps, end.missing_ms) == (2, 2 * 980)
+    assert not running.of(call).of(Gap)
 
 
 def test_a_track_that_begins_late_keeps_its_time_and_holds_nothing_up() -> None:

@@ -85,6 +85,7 @@ def test_what_happens_with_services_is_counted_for_each(store: Store) -> None:
         running.happens(
             call_info(1), ServiceConnecting("Gladia", 1), ServiceConnected("Gladia", 2_000), service="Gladia"
         )
+        running.happens(call_info(1), Gap(Track.INBOUND, 4_000, 9_000, "Twilio did not send it"), service="")
         running.happens(call_info(1), ended())
         scraped = numbers(running)
     assert scraped["relay_service_connections_total", "Deepgram"] == 1
@@ -94,6 +95,7 @@ def test_what_happens_with_services_is_counted_for_each(store: Store) -> None:
     assert scraped["relay_failovers_total", "Deepgram", "Gladia"] == 1
     assert scraped["relay_gaps_total", "Deepgram"] == 1
     assert scraped["relay_lost_seconds_total", "Deepgram"] == 1.5
+    assert ("relay_lost_seconds_total", "") not in scraped
 
 
 def test_lag_is_told_apart_into_ours_and_the_services(store: Store) -> None:

@@ -140,7 +140,7 @@ class Metrics:
                 self._begin(call)
             case StreamEnded() as ended if call is not None:
                 self._end(call, ended)
-            case Gap(start_ms=start_ms, end_ms=end_ms):
+            case Gap(start_ms=start_ms, end_ms=end_ms) if service:  # what Twilio did not send, the stream's end counts
                 self._gaps.labels(service).inc()
                 self._lost_s.labels(service).inc((end_ms - start_ms) / 1000)
             case ServiceConnecting(attempt=attempt) if attempt > 1:
