@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain, groupby, pairwise
@@ -21,7 +22,8 @@ from relay.store.records import Call, Gap, Segment
 LINE: Final = 42  # characters
 LINES: Final = 2
 LONGEST_MS: Final = 7000  # that a cue is shown
-SHORTEST_MS: Final = 1000  # ... unless the speaker's next one follows at once
+SHORTEST_MS: Final = 1000  # ... unless the speaker's next one takes its place
+LEGIBLE_MS: Final = 300  # before which none does: it is shown beside it
 LONGEST_NAME: Final = 36  # characters of what stands before a speaker's words
 
 NAMES: Final[Mapping[str, str]] = {Track.INBOUND: "Inbound", Track.OUTBOUND: "Outbound"}
@@ -161,7 +163,7 @@ def _cues(shown: Iterable[Passage], *, named: bool) -> list[Cue]:
     lanes = sorted(shown, key=lambda passage: (passage.speaker, passage.is_gap))
     for (speaker, _), lane in groupby(lanes, key=lambda passage: (passage.speaker, passage.is_gap)):
         head = f"{speaker}: " if named else ""
-        cues += _one_after_another([cue for passage in lane for cue in _cut(passage, head)])
+        cues += _timed([cue for passage in lane for cue in _cut(passage, head)])
     return sorted(cues, key=lambda cue: (cue.start_ms, cue.end_ms))
 
 
@@ -190,18 +192,15 @@ def _with(lines: list[str], piece: Piece) -> list[str]:
     return [*lines, piece.text]
 
 
-def _one_after_another(cues: Sequence[Cue]) -> Iterator[Cue]:
-    """One speaker's cues: each long enough to be read where the next one lets it, and none before its predecessor's
-    end."""
+def _timed(cues: Sequence[Cue]) -> Iterator[Cue]:
+    """One speaker's cues: each long enough to be read where the next one lets it. What is told to have been said at the
+    same time is shown at the same time."""
     in_order = sorted(cues, key=lambda cue: cue.start_ms)
-    free_ms = 0
-    for number, cue in enumerate(in_order, 1):
-        start_ms = max(cue.start_ms, free_ms)
-        end_ms = min(max(cue.end_ms, start_ms + SHORTEST_MS), start_ms + LONGEST_MS)
-        if number < len(in_order):
-            end_ms = min(end_ms, in_order[number].start_ms)
-        free_ms = max(end_ms, start_ms + 1)
-        yield replace(cue, start_ms=start_ms, end_ms=free_ms)
+    starts_ms = [cue.start_ms for cue in in_order]
+    for cue in in_order:
+        end_ms = min(max(cue.end_ms, cue.start_ms + SHORTEST_MS), cue.start_ms + LONGEST_MS)
+        following = bisect_left(starts_ms, cue.start_ms + LEGIBLE_MS)
+        yield replace(cue, end_ms=min([end_ms, *starts_ms[following : following + 1]]))
 
 
 def _pieces(passage: Passage) -> Iterator[Piece]:

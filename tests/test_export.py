@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from relay import export
 from relay.events import Word
-from relay.export import LINE, LINES, LONGEST_MS, Passage, one_line, passages
+from relay.export import LEGIBLE_MS, LINE, LINES, LONGEST_MS, Passage, one_line, passages
 from relay.store.records import Call, Gap, Segment
 
 
@@ -266,6 +266,23 @@ def test_a_short_word_stays_long_enough_to_be_read() -> None:
     assert [(ms(cue.start), ms(cue.end)) for cue in subtitles(shown)] == [(1_000, 1_500), (1_500, 2_500)]
 
 
+def test_what_one_speaker_says_at_the_same_time_is_shown_at_the_same_time() -> None:
+    said = [segment("one two", 0, 5_000), segment("won too", 0, 4_000), segment("oh", 100, 200), segment("so", 3_000)]
+    shown = passages(said, [])
+    assert [(cue.content.removeprefix("Inbound: "), ms(cue.start), ms(cue.end)) for cue in subtitles(shown)] == [
+        ("won too", 0, 3_000),
+        ("one two", 0, 3_000),
+        ("oh", 100, 1_100),
+        ("so", 3_000, 4_000),
+    ]
+
+
+def test_a_word_without_length_that_fills_several_cues_can_be_read() -> None:
+    shown = passages([segment("x" * 200, 5, 5), segment("then", 5_000)], [])
+    assert [(ms(cue.start), ms(cue.end)) for cue in subtitles(shown)] == [(5, 1_005)] * 5 + [(5_000, 6_000)]
+    assert "".join(text_of(caption) for caption in captions(shown)).replace(" ", "") == "x" * 200 + "then"
+
+
 def test_people_who_talk_at_once_are_shown_at_once() -> None:
     shown = passages([spoken("so what I think is this", 0), spoken("wait wait", 1_000, track="outbound")], [])
     first, second = subtitles(shown)
@@ -345,7 +362,7 @@ def test_whatever_was_said_the_files_can_be_read_and_say_it(said: list[Segment],
     assert len(export.txt(shown).splitlines()) == len(shown)
     cues = subtitles(shown)
     for cue in cues:
-        assert 0 < ms(cue.end - cue.start) <= LONGEST_MS
+        assert LEGIBLE_MS <= ms(cue.end - cue.start) <= LONGEST_MS
         lines = cue.content.split("\n")
         assert len(lines) <= LINES
         assert all(len(line) <= LINE for line in lines)

@@ -161,6 +161,15 @@ def test_a_part_that_there_is_not_is_a_problem_that_says_how_much_there_is(store
     assert answer.headers["content-range"] == f"bytes */{path.stat().st_size}"
 
 
+def test_parts_that_cannot_be_read_or_are_several_are_not_heeded(store: Store, tmp_path: Path) -> None:
+    path = record(tmp_path / "a.wav", IN, 0, 1_000)
+    with recorded(store, path) as (running, call):
+        for asked in ("bytes=abc", "bytes=5-2", "bytes=0-1,5-6", "bytes=-9999999", "bytes=", "seconds=0-1", "5"):
+            answer = running.ask(f"{call}/recording.wav", Range=asked)
+            assert (answer.status, answer.body) == (200, path.read_bytes()), asked
+            assert answer.headers["accept-ranges"] == "bytes"
+
+
 def test_who_has_it_already_is_told_so_until_it_has_grown(store: Store, tmp_path: Path) -> None:
     path = record(tmp_path / "a.wav", IN, 0, 1_000)
     with recorded(store, path) as (running, call):
@@ -169,10 +178,12 @@ def test_who_has_it_already_is_told_so_until_it_has_grown(store: Store, tmp_path
         part = running.ask(f"{call}/recording.wav", Range="bytes=0-9", **{"If-Range": etag})
         record(path, IN, 1_000, 1_000)
         other = running.ask(f"{call}/recording.wav", **{"If-None-Match": etag})
+        gone = running.ask(f"{call}/recording.wav", **{"If-Match": etag})
         all_anew = running.ask(f"{call}/recording.wav", Range="bytes=0-9", **{"If-Range": etag})
     assert (same.status, same.body) == (304, b"")
     assert (part.status, len(part.body)) == (206, 10)
     assert (other.status, all_anew.status) == (200, 200)
+    assert (gone.status, gone.headers["content-type"]) == (412, "application/problem+json")
     assert other.body == all_anew.body == path.read_bytes()
 
 

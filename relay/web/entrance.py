@@ -190,7 +190,7 @@ def entrance(passes: Passes, chosen: AccessSettings, settings: Settings, store: 
     def shared(text: str) -> AnyResponse:
         found = passes.look(text, Kind.SHARE)
         if found is None or found.call_sid is None:
-            return _login_page(chosen, "This link to a call has expired, or was ended.", HTTPStatus.FORBIDDEN)
+            return Response(render_template("expired.html"), HTTPStatus.FORBIDDEN)
         answer = redirect(f"/calls/{quote(found.call_sid, safe='')}", HTTPStatus.SEE_OTHER)
         if g.visitor is None or g.visitor.kind is not Kind.SESSION:  # who sees all calls goes on seeing them
             _keep(answer, settings, text, found.expires_at - int(time.time()))

@@ -16,7 +16,7 @@ from typing import Final
 import gevent
 from gevent.event import Event as Bell
 
-from relay.events import StreamBegun, StreamEnded, Transcript
+from relay.events import StreamBegun, StreamEnded, StreamReported, Transcript
 from relay.hub import Happened
 from relay.protocol import CallInfo
 from relay.store.records import Event
@@ -25,6 +25,7 @@ from relay.web.elsewhere import Elsewhere
 from relay.web.neighbours import Neighbours
 from relay.web.present import Changes, Present, Side
 from relay.web.shown import Frame, interim, status, stored
+from relay.web.unopened import Unopened
 
 log = logging.getLogger(__name__)
 
@@ -126,8 +127,9 @@ class Live:
         self._elsewhere = None
         if neighbours is not None:
             self._elsewhere = Elsewhere(neighbours, self._watched, self._now, self._show_news)
+        self._unopened = Unopened(store, lambda frame: self._show_news([frame]), neighbours)
         self._unsubscribe = store.subscribe(self._told)
-        self._greenlets = [gevent.spawn(self._show_all), gevent.spawn(self._look_who_may)]
+        self._greenlets = [gevent.spawn(self._show_all), gevent.spawn(self._look_who_may), self._unopened.greenlet]
         for greenlet in self._greenlets:
             greenlet.link_exception(lambda failed: log.critical("the live feed failed: %r", failed.exception))
 
@@ -151,6 +153,8 @@ class Live:
         call, event = happened.call, happened.event
         if call is None:
             return
+        if isinstance(event, StreamReported) and not any(one.call_sid == call.call_sid for one in self._present):
+            self._unopened.report(event)
         if isinstance(event, StreamBegun):
             self._present[call] = Present()
         if (present := self._present.get(call)) is None:
@@ -200,8 +204,8 @@ class Live:
                 viewer.leave()
 
     def _now(self, call_sid: str | None) -> list[Frame]:
-        """What one call is like just now."""
-        frames = []
+        """What one call is like just now; None: what keeps calls from coming through."""
+        frames = [self._unopened.frame] if call_sid is None and self._unopened.frame is not None else []
         for call, present in self._present.items():
             if call.call_sid == call_sid:
                 frames += [self._status(call, present), *self._interims(call, present, present.interims)]
@@ -215,6 +219,7 @@ class Live:
         return status(call, self._store.offset_ms(call.stream_sid), present.status)
 
     def _told(self, events: Sequence[Event]) -> None:
+        self._unopened.told(events)
         if self._elsewhere is not None:
             self._elsewhere.read()  # an interim that was sent before its final was stored is shown before it
             for event in events:

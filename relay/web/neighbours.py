@@ -32,6 +32,7 @@ class Kind(StrEnum):
     WANTED = "wanted"  # whose calls are watched at a neighbour
     SHOWN = "shown"  # what its viewers are to see
     OVER = "over"  # a stream that Twilio says is over
+    UNOPENED = "unopened"  # a stream that Twilio could not open
 
 
 class Lines:

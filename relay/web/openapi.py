@@ -20,6 +20,7 @@ from relay.web.parameters import (
     line,
     moment,
     number,
+    phone,
 )
 
 PAGE: Final = 50  # items on one, unless asked otherwise
@@ -36,6 +37,7 @@ DEMO_CALL: Final = "/demo-call"  # where it is asked for
 INTERIM: Final = "interim"  # kinds of events that are nowhere stored
 STATUS: Final = "status"
 UNSAVED: Final = "final-unsaved"
+UNOPENED: Final = "stream-unopened"
 
 # --- Parameters ---------------------------------------------------------------------------------------------
 
@@ -46,7 +48,11 @@ _LAST_ID: Final = number("last_event_id", "The events that follow this id come f
 
 CALLS: Final = (
     choice("state", "Calls that still run, or that have ended.", *State),
-    line("number", "A part of the caller's or the called number.", LONGEST_SID),
+    phone(
+        "number",
+        "A part of the caller's or the called number. Blanks, brackets, dots and dashes between digits do not count.",
+        LONGEST_SID,
+    ),
     moment("since", "Calls that began then or later."),
     moment("until", "Calls that began before that."),
     line("service", "Calls to which this service listened.", LONGEST_SID),
@@ -219,7 +225,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         "description": "One event of the live feed. The one that only says when to come back has no data.",
         "properties": {
             "id": {"type": "string", "pattern": "^[0-9]+$"},
-            "event": {"type": "string", "enum": [*Kind, INTERIM, STATUS, UNSAVED]},
+            "event": {"type": "string", "enum": [*Kind, INTERIM, STATUS, UNSAVED, UNOPENED]},
             "data": {"type": "string", "contentMediaType": "application/json"},
             "retry": _WHOLE,
         },
@@ -239,6 +245,8 @@ _PROBLEMS: Final = {
     403: "The token does not allow this, or not for this call.",
     404: "There is no such call, or no recording of it.",
     409: "The call still runs.",
+    412: "The recording is not, or not any more, the one that If-Match names.",
+    416: "The recording has no such part; Content-Range says how long it is.",
     503: "It cannot be had now; the detail says why. Try again after the seconds of Retry-After.",
 }
 _OF_ONE: Final = (400, 404, 503)
@@ -278,13 +286,16 @@ a text, it was nothing after all.
 at once, at each change, and every two seconds while audio comes. A stream that has ended has no services.
 - `{UNSAVED}`, while the database is away: comes again as `segment.final` once it is stored; match them by call_sid,
 segment.track, segment.start_ms and segment.service.
+- `{UNOPENED}`: why Twilio could not open the stream of a call that never began (`call_sid`, `failed_at`, `error` in
+Twilio's words, and `advice`). Only to those who watch all calls: at once, and to who comes before a later call begins.
 
 Times of the first two are the stream's, which begins at `offset_ms` of its call's. Who does not read is let go, and may
 come back."""
 
 _RECORDING: Final = """\
-Stereo (left is inbound), 16 bits, 8 kHz, on the call's clock. `Range` is answered with a part (206), `If-Range` and
-`If-None-Match` know the ETag. While the call runs: what there is at this moment."""
+Stereo (left is inbound), 16 bits, 8 kHz, on the call's clock. A `Range` of bytes is answered with that part (206), one
+that cannot be read and several at once with the whole; `If-Range`, `If-None-Match` and `If-Match` know the ETag. While
+the call runs: what there is at this moment."""
 
 
 def _answer(about: str, media_type: str, schema: Schema) -> dict[str, Any]:
@@ -358,8 +369,12 @@ DESCRIPTION: Final[dict[str, Any]] = {
                 "get": _operation(
                     "recording",
                     "A call's recording, if there is one",
-                    {"200": _answer("The recording so far.", "audio/wav", {})},
-                    problems=_OF_ONE,
+                    {
+                        "200": _answer("The recording so far.", "audio/wav", {}),
+                        "206": _answer("The part that is asked for.", "audio/wav", {}),
+                        "304": {"description": "It is as it was."},
+                    },
+                    problems=(*_OF_ONE, 412, 416),
                     description=_RECORDING,
                 )
             }

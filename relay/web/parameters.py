@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -21,6 +21,8 @@ LONGEST_WORDS: Final = 200
 LARGEST_ID: Final = 10**18  # an id has 64 bits and a sign in both databases
 
 _LINE: Final = re.compile(r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$")
+_DIGITS: Final = re.compile(r"[+0-9]+")
+_BETWEEN_DIGITS: Final = re.compile(r"[\s().\-/\u2010-\u2015\u200e\u202a-\u202e\u2066-\u2069]")  # also copied marks
 _CURSOR: Final = re.compile(r"^[0-9]{1,18}(\.[0-9]{1,18})?$")
 
 
@@ -92,6 +94,18 @@ def line(name: str, about: str, most: int, **more: Any) -> Parameter:
         return text.strip()
 
     return Parameter(name, about, schema, read_line, **more)
+
+
+def phone(name: str, about: str, most: int) -> Parameter:
+    """A part of a telephone number, read without what people write between digits; other names are left as they are."""
+    plain = line(name, about, most)
+
+    def read_phone(text: str) -> str:
+        written: str = plain.read(text)
+        digits = _BETWEEN_DIGITS.sub("", written)
+        return digits if _DIGITS.fullmatch(digits) else written
+
+    return replace(plain, read=read_phone)
 
 
 def cursor(name: str, about: str) -> Parameter:

@@ -12,7 +12,7 @@ import orjson
 from relay.events import Track, Transcript
 from relay.protocol import CallInfo
 from relay.store.records import Event, as_time
-from relay.web.openapi import INTERIM, STATUS, UNSAVED
+from relay.web.openapi import INTERIM, STATUS, UNOPENED, UNSAVED
 
 
 class Frame(NamedTuple):
@@ -53,6 +53,11 @@ def status(call: CallInfo, offset_ms: int, said: dict[str, Any]) -> Frame:
     """How a stream is doing."""
     data = _about(call, offset_ms) | said
     return Frame(call.call_sid, 0, _written(STATUS, data), is_fleeting=True, is_status=True)
+
+
+def unopened(failure: dict[str, Any]) -> Frame:
+    """Why the stream of a call that never began could not be opened. Belongs to no call that anybody may watch."""
+    return Frame("", 0, _written(UNOPENED, failure))
 
 
 def _about(call: CallInfo, offset_ms: int) -> dict[str, Any]:

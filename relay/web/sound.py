@@ -9,7 +9,8 @@ from typing import Any, Final
 import gevent
 from flask import Response, request
 from gevent.threadpool import ThreadPool
-from werkzeug.exceptions import NotFound, RequestedRangeNotSatisfiable
+from werkzeug.exceptions import NotFound, PreconditionFailed, RequestedRangeNotSatisfiable
+from werkzeug.http import parse_range_header
 from werkzeug.wsgi import wrap_file
 
 from relay.playback import PIECE, Snapshot
@@ -33,11 +34,15 @@ class Sound:
         answer.content_length = sound.size
         answer.set_etag(f"{sound.changed_at:x}-{sound.size:x}")
         answer.headers.set("Content-Disposition", "attachment", filename=f"{_NOT_IN_A_NAME.sub('_', call.sid)}.wav")
+        answer.accept_ranges = "bytes"
         try:
-            answer.make_conditional(request, accept_ranges=True, complete_length=sound.size)
+            answer.make_conditional(request, accept_ranges=_asks_for_a_part(sound.size), complete_length=sound.size)
         except RequestedRangeNotSatisfiable:
             sound.close()
             raise
+        if answer.status_code == PreconditionFailed.code:
+            sound.close()
+            raise PreconditionFailed("The recording is not, or not any more, the one that If-Match names.")
         return answer
 
     def drawn(self, call: Call, points: int) -> dict[str, Any]:
@@ -48,6 +53,14 @@ class Sound:
         if drawn is None:
             raise _not_there()
         return drawn.as_json()
+
+
+def _asks_for_a_part(size: int) -> bool:
+    """Whether one part is asked for. What is none, or several, is not heeded, and all is sent (RFC 9110, 14.2)."""
+    asked = parse_range_header(request.headers.get("Range"))
+    if asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
+        return False
+    return asked.ranges[0][0] >= -size  # the last bytes, and more of them than there are
 
 
 def _opened(call: Call) -> Snapshot:

@@ -57,7 +57,7 @@ class Speech:
     def __init__(self) -> None:
         self._ears: list[ToldEar] = []
         self._changed = threading.Condition()
-        self.server = ListenServer(ear=self._make_ear, rules=Rules(pace=1000.0))
+        self.server = ListenServer(ear=self.ear, rules=Rules(pace=1000.0))
 
     @property
     def settings(self) -> dict[str, str]:
@@ -94,7 +94,8 @@ class Speech:
         with self._changed:
             self._ears.clear()
 
-    def _make_ear(self, options: EarOptions, emit: Callable[[Heard], None]) -> ToldEar:
+    def ear(self, options: EarOptions, emit: Callable[[Heard], None]) -> ToldEar:
+        """Listens to one more connection."""
         ear = ToldEar(options, emit, self._changed)
         with self._changed:
             self._ears.append(ear)

@@ -99,6 +99,22 @@ def test_a_browser_that_knows_it_is_offline_says_so(server: Server, speech: Spee
     expect(viewer.connection).to_have_text("Live")
 
 
+def test_how_a_service_is_nobody_knows_while_the_line_is_lost(server: Server, viewers: Viewers, line: Line) -> None:
+    viewer, call = far_away(viewers, line), Call(server.media_url)
+    service = viewer.page.get_by_role("region", name="Services").get_by_role("listitem")
+    with call.stream():
+        viewer.opens_call(call.sid)
+        expect(service).to_have_attribute("data-state", "listening")
+        line.cut()
+        expect(viewer.connection).to_have_attribute("data-state", "waiting")
+        expect(service).to_have_text("Deepgram")
+        expect(service).not_to_have_attribute("data-state", "listening")
+        line.mend()
+        expect(service).to_have_attribute("data-state", "listening")
+        expect(service).to_contain_text("Deepgram listening")
+    expect(service).to_have_text("Deepgram")
+
+
 def test_the_list_of_calls_catches_up_too(server: Server, speech: Speech, viewers: Viewers, line: Line) -> None:
     viewer, missed = far_away(viewers, line), Call(server.media_url)
     mark(viewer)

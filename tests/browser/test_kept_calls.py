@@ -6,25 +6,50 @@ from collections.abc import Iterator
 from typing import Final
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, expect
 
+from tests.browser.calling import Call
 from tests.browser.kept import Kept, Missed, Replaced, Said, keep, sample_call
 from tests.browser.serving import Server, serving
 from tests.browser.speech import Speech
-from tests.browser.viewing import Viewer
+from tests.browser.viewing import Viewer, Viewers
 
 MANY: Final = 70  # calls: more than are shown at once
 EVENTFUL: Final = f"CA{'8' * 32}"
 UNWANTED: Final = f"CA{'9' * 32}"
+GONE: Final = f"CA{'6' * 32}"
+OLDEST: Final = f"CA{'7' * 32}"
+ITS_NUMBER: Final = "+33100000001"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, speech: Speech) -> Iterator[Server]:
     """A server with many calls."""
+    oldest = Kept(OLDEST, [Said("inbound", "Number none, and the oldest.", 0, 900)], caller=ITS_NUMBER)
     many = (Kept(f"CA{number:032}", [Said("inbound", f"Number {number}.", 0, 900)]) for number in range(MANY))
     with serving(tmp_path_factory.mktemp("server"), **speech.settings) as started:
-        keep(started.database_url, *many, eventful_call(), sample_call(UNWANTED, caller="+442079460000"))
+        gone = sample_call(GONE, recording=str(started.sample_recording()))
+        keep(started.database_url, oldest, *many, gone, eventful_call(), sample_call(UNWANTED, caller="+442079460000"))
         yield started
+
+
+@pytest.fixture
+def earlier(viewer: Viewer) -> Locator:
+    """The calls in the list that have ended."""
+    return viewer.page.get_by_role("region", name="Earlier").get_by_role("article")
+
+
+@pytest.fixture
+def places(viewer: Viewer) -> Locator:
+    """Where the words that were searched for were said."""
+    return viewer.page.get_by_role("region", name="Found").get_by_role("link")
+
+
+def search(viewer: Viewer, *, words: str, number: str) -> None:
+    """Fills both fields, and sends them."""
+    viewer.page.get_by_role("searchbox", name="Search what was said").fill(words)
+    viewer.page.get_by_role("textbox", name="Number").fill(number)
+    viewer.page.get_by_role("button", name="Search", exact=True).click()
 
 
 def eventful_call() -> Kept:
@@ -37,24 +62,50 @@ def eventful_call() -> Kept:
     )
 
 
-def test_older_calls_are_shown_when_asked_for(viewer: Viewer) -> None:
-    calls = viewer.page.get_by_role("region", name="Earlier").get_by_role("article")
-    expect(calls.first).to_have_attribute("data-call-sid", UNWANTED)
+def test_older_calls_are_shown_when_asked_for(viewer: Viewer, earlier: Locator) -> None:
+    expect(earlier.first).to_have_attribute("data-call-sid", UNWANTED)
     more = viewer.page.get_by_role("button", name="Show more", exact=True)
     more.click()
-    expect(calls).to_have_count(MANY + 2)
+    expect(earlier).to_have_count(MANY + 4)
     expect(more).to_be_hidden()
-    expect(calls.last).to_have_attribute("data-call-sid", f"CA{0:032}")
+    expect(earlier.last).to_have_attribute("data-call-sid", OLDEST)
 
 
-def test_calls_are_found_by_number(viewer: Viewer) -> None:
-    calls = viewer.page.get_by_role("region", name="Earlier").get_by_role("article")
+def test_calls_are_found_by_number(viewer: Viewer, earlier: Locator) -> None:
     viewer.page.get_by_role("textbox", name="Number").fill("20794")
     viewer.page.get_by_role("button", name="Search", exact=True).click()
-    expect(calls).to_have_count(1)
-    expect(calls).to_have_attribute("data-call-sid", UNWANTED)
+    expect(earlier).to_have_count(1)
+    expect(earlier).to_have_attribute("data-call-sid", UNWANTED)
     viewer.page.get_by_role("button", name="Clear").click()
-    expect(calls.nth(1)).to_have_attribute("data-call-sid", EVENTFUL)
+    expect(earlier.nth(1)).to_have_attribute("data-call-sid", EVENTFUL)
+
+
+def test_words_and_a_number_are_searched_together_and_kept_in_the_address(
+    viewer: Viewer, earlier: Locator, places: Locator
+) -> None:
+    search(viewer, words="number", number="+3310")  # said on every call; of this number it is the oldest
+    expect(places).to_contain_text(["Number none, and the oldest."])
+    expect(earlier).to_have_count(1)
+    expect(earlier).to_have_attribute("data-call-sid", OLDEST)
+    assert viewer.page.url == f"{viewer.url}/?q=number&number=%2B3310"
+    viewer.page.reload()
+    expect(places).to_contain_text(["Number none, and the oldest."])
+    expect(earlier).to_have_count(1)
+    places.click()
+    expect(viewer.finals).to_have_text(["Number none, and the oldest."])
+    viewer.page.go_back()
+    expect(places).to_have_count(1)
+    expect(viewer.page.get_by_role("textbox", name="Number")).to_have_value("+3310")
+    search(viewer, words="number", number="")
+    expect(earlier.first).to_have_attribute("data-call-sid", UNWANTED)
+    expect(places.first).to_contain_text("+442079460000")
+    search(viewer, words="number", number="99999")
+    expect(viewer.page.get_by_text("Nothing was found")).to_be_visible()
+    expect(viewer.page.get_by_text("No call has such a number.")).to_be_visible()
+    viewer.page.get_by_role("button", name="Clear").click()
+    expect(earlier.first).to_have_attribute("data-call-sid", UNWANTED)
+    expect(viewer.page.get_by_role("region", name="Found")).to_have_count(0)
+    assert viewer.page.url == f"{viewer.url}/"
 
 
 def test_what_happened_is_shown_where_it_happened(viewer: Viewer) -> None:
@@ -81,3 +132,47 @@ def test_a_call_is_deleted_when_that_was_confirmed(viewer: Viewer) -> None:
     expect(viewer.page.get_by_role("heading", name="Calls", exact=True)).to_be_visible()
     expect(viewer.call(UNWANTED)).to_have_count(0)
     assert viewer.context.request.get(f"{viewer.url}/api/calls/{UNWANTED}").status == 404
+
+
+def test_who_looks_at_a_call_that_was_deleted_elsewhere_is_told(viewers: Viewers, viewer: Viewer) -> None:
+    viewer.may_lose_network = True  # a 404 is told on the console too
+    viewer.opens_call(GONE)
+    page = viewer.page
+    recording = page.get_by_role("region", name="Recording")
+    expect(recording).to_be_visible()
+    elsewhere = viewers.comes_in()
+    elsewhere.opens_call(GONE)
+    elsewhere.page.get_by_role("button", name="Delete").click()
+    elsewhere.page.get_by_role("button", name="Delete it").click()
+    expect(elsewhere.page.get_by_role("heading", name="Calls", exact=True)).to_be_visible()
+    recording.get_by_role("button", name="Play").click()
+    expect(recording).to_contain_text("The recording cannot be played.")
+    for name, does in (("Share", "Make a link"), ("Delete", "Delete it")):
+        page.get_by_role("button", name=name).click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_role("button", name=does).click()
+        expect(dialog.get_by_role("alert")).to_have_text("There is no such call.")
+        page.keyboard.press("Escape")
+    for name in ("Text", "JSON", "SRT", "WebVTT"):
+        page.get_by_role("navigation", name="Export").get_by_role("link", name=name).click()
+        expect(page.get_by_role("alert")).to_have_text("There is no such call.")
+    expect(viewer.finals).to_have_count(12)
+    expect(recording).to_contain_text("The recording cannot be played.")
+    expect(recording.get_by_role("button", name="Play")).to_be_visible()
+
+
+def test_a_call_that_comes_in_is_shown_if_it_has_the_number_that_is_searched(
+    server: Server, viewers: Viewers, viewer: Viewer
+) -> None:
+    everybody = viewers.comes_in()
+    expect(everybody.connection).to_have_text("Live")
+    viewer.opens("/?q=nobody&number=%2B3310")
+    expect(viewer.connection).to_have_text("Live")
+    other, searched = (Call(server.media_url, **{"from": caller}) for caller in ("+15550123", ITS_NUMBER))
+    with other.stream():
+        expect(everybody.call(other.sid)).to_have_attribute("data-state", "live")
+        with searched.stream():
+            expect(viewer.call(searched.sid)).to_have_attribute("data-state", "live")
+            expect(viewer.call(other.sid)).to_have_count(0)
+            viewer.page.get_by_role("button", name="Clear").click()
+            expect(viewer.call(other.sid)).to_have_attribute("data-state", "live")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, Final
 
 import pytest
 from playwright.sync_api import Locator, expect
 
 from tests.browser.calling import Call
-from tests.browser.kept import keep, sample_call
+from tests.browser.kept import Kept, Said, keep, sample_call
 from tests.browser.serving import Server, serving
 from tests.browser.speech import Speech
 from tests.browser.viewing import Viewer
 
 SID: Final = f"CA{'4' * 32}"
 LENGTH_S: Final = 43.24
+LOOKED_BY_MS: Final = 15_000
 
 # In which of ten parts of a canvas something is drawn that reaches beyond a tenth of its height.
 LOUD_PARTS: Final = """(canvas) => {
@@ -61,6 +65,16 @@ def position(player: Locator) -> float:
     """Where it plays, in seconds."""
     at: Any = player.page.evaluate("() => document.querySelector('audio').currentTime")
     return float(at)
+
+
+def note_seeks(viewer: Viewer, when: str) -> None:
+    """Notes from now on to where the sound is moved, in milliseconds: when it is "seeking", or has "seeked"."""
+    note = """(when) => {
+        const audio = document.querySelector("audio");
+        window.sought = [];
+        audio.addEventListener(when, () => window.sought.push(Math.round(audio.currentTime * 1000)));
+    }"""
+    viewer.page.evaluate(note, when)
 
 
 def now_playing(viewer: Viewer) -> Locator:
@@ -123,6 +137,81 @@ def test_a_call_that_was_recorded_while_one_watched_can_be_heard(
     expect(recording).to_be_visible()
     recording.get_by_role("button", name="Play").click()
     viewer.page.wait_for_function("() => document.querySelector('audio').ended")
+
+
+def test_a_word_of_a_second_stream_is_heard_where_it_was_said(server: Server, speech: Speech, viewer: Viewer) -> None:
+    """Its place is on the call's clock: both streams are in one recording."""
+    speech.forget()
+    call = Call(server.media_url)
+    with call.stream():
+        viewer.opens_call(call.sid)
+        speech.hears("inbound", "Said in the first stream.")
+        expect(viewer.finals).to_have_count(1)
+    speech.forget()
+    with call.stream():  # Twilio has connected anew
+        speech.hears("inbound", "Said in the second.")
+        expect(viewer.finals).to_have_count(2)
+    transcript = viewer.asks(f"/api/calls/{call.sid}/transcript.json")
+    said_ms = transcript["segments"][1]["words"][-1]["start_ms"]
+    assert said_ms >= transcript["call"]["streams"][1]["offset_ms"] > 0
+    for _ in ("as it was told", "as it was kept"):
+        expect(viewer.page.get_by_role("region", name="Recording")).to_be_visible()
+        note_seeks(viewer, "seeking")
+        word(viewer, 1, "second.").click()
+        expect(now_playing(viewer)).to_have_text("second.")
+        viewer.page.wait_for_function("() => document.querySelector('audio').ended")
+        assert set(viewer.page.evaluate("() => window.sought")) == {said_ms}
+        viewer.opens_call(call.sid)
+
+
+def test_a_recording_that_comes_late_can_be_heard_all_the_same(server: Server, viewer: Viewer) -> None:
+    """A disk may be slow, and the line may be away when the page looks."""
+    late = f"CA{'6' * 32}"
+    keep(server.database_url, sample_call(late))
+    viewer.page.clock.install()
+    with viewer.page.expect_response(re.compile(f"/api/calls/{late}$")):
+        viewer.opens_call(late)
+        viewer.page.clock.fast_forward(LOOKED_BY_MS)
+    recording = viewer.page.get_by_role("region", name="Recording")
+    expect(recording).to_be_hidden()
+    with closing(sqlite3.connect(server.folder / "calls.db", isolation_level=None)) as database:
+        database.execute("UPDATE calls SET recording = ? WHERE sid = ?", (str(server.sample_recording()), late))
+    viewer.page.clock.fast_forward(LOOKED_BY_MS)
+    expect(recording).to_be_visible()
+    word(viewer, 8, "Park").click()
+    expect(recording.get_by_role("button", name="Pause")).to_be_visible()
+
+
+def test_a_recording_that_could_not_be_had_is_asked_for_anew(viewer: Viewer, player: Locator) -> None:
+    viewer.may_lose_network = True
+    viewer.page.route("**/recording.wav", lambda route: route.abort())
+    word(viewer, 8, "Park").click()
+    expect(player).to_contain_text("The recording cannot be played.")
+    expect(player.get_by_role("button", name="Play")).to_be_visible()
+    viewer.page.unroute("**/recording.wav")
+    player.get_by_role("button", name="Play").click()
+    expect(player.get_by_role("button", name="Pause")).to_be_visible()
+    expect(player).to_contain_text("of 0:43")
+    viewer.page.wait_for_function("() => document.querySelector('audio').currentTime > 32")
+    assert position(player) < 43
+
+
+def test_the_word_that_one_steps_to_is_marked(server: Server, viewer: Viewer) -> None:
+    """A sound's time may be a hair less than the one that was sought: 1.002999 s, where a word begins at 1.003."""
+    sid, begins_ms = f"CA{'7' * 32}", range(1000, 1021, 3)
+    words = [(f"word{at_ms}", at_ms, at_ms + 3, 0.98) for at_ms in begins_ms]
+    said = Said("inbound", " ".join(text for text, *_ in words), 1000, 1030, words=words)
+    keep(server.database_url, Kept(sid, [said], recording=str(server.sample_recording()), duration_ms=43_240))
+    viewer.opens_call(sid)
+    recording = viewer.page.get_by_role("region", name="Recording")
+    recording.get_by_role("button", name="Play").click()
+    recording.get_by_role("button", name="Pause").click()
+    note_seeks(viewer, "seeked")
+    recording.get_by_role("slider", name="Position").press("Home")
+    for at_ms in begins_ms:
+        recording.get_by_role("slider", name="Position").press("Shift+ArrowRight")
+        viewer.page.wait_for_function("(at_ms) => window.sought.at(-1) === at_ms", arg=at_ms)
+        expect(now_playing(viewer)).to_have_text(f"word{at_ms}")
 
 
 def test_a_call_that_was_not_recorded_has_no_player(server: Server, viewer: Viewer) -> None:

@@ -8,28 +8,32 @@ import { showConnection } from "./connection.js";
 import { Conversation } from "./conversation.js";
 import { makeCopying } from "./copying.js";
 import { makeDialogs } from "./dialogs.js";
-import { byId, element, say } from "./element.js";
+import { byId, say } from "./element.js";
+import { makeExports } from "./exports.js";
 import { Feed } from "./feed.js";
 import { Follow } from "./follow.js";
 import { Player } from "./player.js";
 import { SIDES } from "./segment.js";
 import { Services } from "./services.js";
+import { Sides } from "./sides.js";
 import { clock, moment, secondOf, spoken } from "./times.js";
 
 const TICK_MS = 1000;
 const LINGER_MS = 300_000; // after its end a call is followed for so long: it may go on in another stream
 const AGAIN_MS = [1000, 2000, 4000, 8000, 15_000]; // from one try to load the call to the next
-const RECORDED_AFTER_MS = 2500; // after the call's end its recording is whole
+const RECORDED_AFTER_MS = [2500, 5000, 10_000]; // after the call's end its recording is whole; a slow disk takes longer
 const FILLED_MS = 1000; // what is filled in comes in one piece after another: looked at once
 
 const sid = byId("call").dataset.callSid;
 const conversation = new Conversation(byId("conversation"));
 const follow = new Follow(byId("conversation"), byId("now"));
-const services = new Services();
+const sides = new Sides((column) => conversation.slices.choose(column));
+const services = new Services((listening) => sides.tell(listening));
 /** @type {import("./call_facts.js").Call} */
 let call;
 let player = null;
 let lingering = 0;
+let looking = 0;
 let filling = 0;
 /** @type {[import("./feed.js").FeedState, number]} */
 let line = ["connecting", 0];
@@ -66,7 +70,7 @@ async function begin() {
   feed.follow(transcript.last_event_id ?? 0);
   if (isLive()) return;
   linger();
-  if (!call.recorded) setTimeout(lookForRecording, RECORDED_AFTER_MS);
+  if (!call.recorded) awaitRecording();
 }
 
 /** @param {any} transcript */
@@ -98,8 +102,8 @@ function showCall() {
   byId("call").dataset.state = call.state;
   byId("when").textContent = moment(call.started_at);
   if (byId("delete")) byId("delete").hidden = isLive();
+  sides.show(conversation.columns);
   services.know(call.services);
-  showSides();
   follow.set(isLive());
   tick();
   showLine();
@@ -111,17 +115,8 @@ function tick() {
   byId("clock").setAttribute("aria-label", spoken(lasted));
 }
 
-/** What the columns are: the two sides, or the services. */
-function showSides() {
-  const { columns } = conversation;
-  const names = columns.count > 1 ? columns.names : Object.values(SIDES);
-  byId("sides").replaceChildren(...names.map((name) => element("span", {}, name)));
-  byId("sides").dataset.columns = String(columns.count);
-}
-
 function showNothing() {
-  const { place } = conversation;
-  const isEmpty = !place.firstElementChild;
+  const isEmpty = !conversation.place.querySelector("article");
   say(byId("nothing"), !isEmpty ? "" : isLive() ? "Nobody has said anything yet." : "Nothing was said on this call.");
 }
 
@@ -161,8 +156,10 @@ function hear({ kind, id, data }) {
   showNothing();
 }
 
+/** Of several services one is read out, as everything would be told twice. */
 function tellFinal(segment) {
-  if (!segment.backfilled) announce(`${SIDES[segment.track]}: ${segment.text}`);
+  const isTold = !segment.backfilled && conversation.columns.of(segment.service) === sides.chosen;
+  if (isTold) announce(`${SIDES[segment.track]}: ${segment.text}`);
 }
 
 function resume(data) {
@@ -176,7 +173,7 @@ function end(data) {
   const streams = call.streams.map((stream) => ({ ...stream, ended_at: stream.ended_at ?? data.created_at }));
   change({ ...call, state: "ended", ended_at: data.created_at, duration_ms: data.duration_ms ?? call.duration_ms, streams });
   linger();
-  setTimeout(lookForRecording, RECORDED_AFTER_MS);
+  awaitRecording();
 }
 
 function change(now) {
@@ -189,11 +186,19 @@ function linger() {
   lingering = setTimeout(() => feed.end("ended"), LINGER_MS);
 }
 
-async function lookForRecording() {
+/** @param {number[]} [waits] from now to each look */
+function awaitRecording([waitMs, ...later] = RECORDED_AFTER_MS) {
+  clearTimeout(looking);
+  if (waitMs) looking = setTimeout(() => lookForRecording(later), waitMs);
+}
+
+/** @param {number[]} later the waits to further looks, if there is none yet */
+async function lookForRecording(later) {
   const now = await ask(pathOf(sid)).catch(() => call);
-  if (now.state !== "ended") return;
+  if (isLive() || now.state !== "ended") return;
   change(now);
   await showPlayer();
+  if (!call.recorded) awaitRecording(later);
 }
 
 const feed = new Feed(sid, hear, (state, waitMs) => {
@@ -213,6 +218,8 @@ async function showPlayer() {
 
 function goToFragment() {
   const ms = secondOf(location.hash);
+  conversation.unmark();
+  follow.release();
   if (ms === null) return;
   const view = conversation.markAt(ms);
   if (view) follow.goTo(view.element);
@@ -227,4 +234,5 @@ byId("conversation").addEventListener("click", (event) => {
 setInterval(() => call && isLive() && tick(), TICK_MS);
 makeCopying();
 makeDialogs(sid);
+makeExports(sid);
 begin().catch((trouble) => say(byId("trouble"), trouble.message));

@@ -5,13 +5,17 @@ import { element } from "./element.js";
 import { clock, moment, spoken } from "./times.js";
 
 const LONGEST_SHOWN = 300; // characters of the newest words
+const STAYS_MS = 5000; // of services that hear the same, the one that is shown stays until it was silent for so long
 
 export class CallCard {
   /** @param {import("./call_facts.js").Call} call */
   constructor(call) {
     this.clock = element("span", { class: "clock" });
     this.facts = element("p", { class: "facts" });
-    this.newest = element("p", { class: "newest", dir: "auto", hidden: true });
+    this.said = element("span");
+    this.newest = element("p", { class: "newest", dir: "auto" }, this.said);
+    /** @type {Map<string, {service: string, at: number}>} whose words are shown of each side, and when they came */
+    this.tellers = new Map();
     const title = element("h3", {}, element("a", { class: "open", href: `/calls/${encodeURIComponent(call.call_sid)}`, "aria-label": titleOf(call) }, ...numbers(call)));
     const about = { class: "card", "data-call-sid": call.call_sid, "aria-label": `Call from ${titleOf(call)}` };
     this.article = element("article", about, title, this.clock, this.facts, this.newest);
@@ -24,7 +28,8 @@ export class CallCard {
     this.call = call;
     this.article.dataset.state = call.state;
     this.facts.textContent = [moment(call.started_at), ...call.services].join(" · ");
-    if (call.state !== "live") this.newest.hidden = true;
+    this.newest.hidden = call.state !== "live"; // while it is live, room is kept for what will be said
+    if (this.newest.hidden) this.forget();
     this.tick();
   }
 
@@ -35,11 +40,25 @@ export class CallCard {
     this.clock.setAttribute("aria-label", spoken(lasted));
   }
 
-  /** @param {string} track @param {string} text */
-  hear(track, text) {
-    this.newest.hidden = false;
+  /** Shows the words, unless another service tells this side just now. @param {string} track @param {string} service @param {string} text */
+  hear(track, service, text) {
+    const [teller, now] = [this.tellers.get(track), Date.now()];
+    if (teller && teller.service !== service && now - teller.at < STAYS_MS) return;
+    this.tellers.set(track, { service, at: now });
     this.newest.dataset.track = track;
-    this.newest.textContent = text.length > LONGEST_SHOWN ? `…${text.slice(-LONGEST_SHOWN)}` : text;
+    this.said.textContent = text.length > LONGEST_SHOWN ? `…${text.slice(-LONGEST_SHOWN)}` : text;
+  }
+
+  /** Nothing is being said. */
+  forget() {
+    this.tellers.clear();
+    this.said.textContent = "";
+    delete this.newest.dataset.track;
+  }
+
+  /** This service was replaced: another may tell at once. @param {string} service */
+  leave(service) {
+    for (const [track, teller] of this.tellers) if (teller.service === service) this.tellers.delete(track);
   }
 }
 

@@ -9,26 +9,31 @@ import { byId, say } from "./element.js";
 import { Feed } from "./feed.js";
 import { makeDemo } from "./demo.js";
 import { Search } from "./search.js";
+import { Unopened } from "./unopened.js";
 
 const TICK_MS = 1000;
 const AGAIN_MS = 5000; // from a list that could not be had to the next try
+const AT_ONCE = 200; // calls that are asked for again at once
+const ASKED_AGAIN = 10; // times at most, of a reader who has gone very far back
 
 /** @type {Map<string, CallCard>} */
 const cards = new Map();
+const unopened = new Unopened();
 let number = ""; // a part of the numbers that are shown; empty: all
 let next = null; // the cursor of the page that follows
+let farthest = null; // the oldest call that "Show more" has brought
 let loads = 0;
 let again = 0;
 /** @type {import("./feed.js").FeedEvent[]|null} what happens while the list is on its way, which may be older */
 let meanwhile = null;
 
-/** Shows the newest calls anew, as many as a page has. */
+/** Shows the newest calls anew, as far as the reader has gone. */
 async function load() {
   const mine = ++loads;
   clearTimeout(again);
   meanwhile ??= [];
   try {
-    const page = await ask(listPath(null));
+    const page = await newest(() => mine === loads);
     if (mine !== loads) return;
     show(page);
     say(byId("trouble"), "");
@@ -43,10 +48,34 @@ async function load() {
   arrange();
 }
 
+/** The first page, and on to where the reader has come. @param {() => boolean} isWanted */
+async function newest(isWanted) {
+  const page = await ask(listPath(null));
+  for (let asked = 0; page.next && !hasComeFar(page.items) && asked < ASKED_AGAIN && isWanted(); asked++) {
+    const { items, next } = await ask(listPath(page.next, AT_ONCE));
+    page.items.push(...items);
+    page.next = next;
+  }
+  return page;
+}
+
+/** Whether these calls, newest first, go as far back as the reader did. */
+function hasComeFar(calls) {
+  if (!farthest) return true;
+  const isOlder = (call) => Date.parse(call.started_at) < Date.parse(farthest.started_at);
+  return calls.some((call) => call.call_sid === farthest.call_sid || isOlder(call));
+}
+
 function show(page) {
   const listed = new Set(page.items.map((call) => call.call_sid));
   for (const sid of [...cards.keys()]) if (!listed.has(sid)) forget(sid);
-  for (const call of page.items) put(call);
+  const last = new Map(); // of each list, the item that was placed last
+  for (const call of page.items) {
+    const [{ item }, list] = [cardOf(call), listOf(call)];
+    const place = last.has(list) ? last.get(list).nextElementSibling : list.firstElementChild;
+    if (item !== place) list.insertBefore(item, place); // what stays where it is keeps the reader's place
+    last.set(list, item);
+  }
   next = page.next;
 }
 
@@ -57,17 +86,19 @@ async function loadMore() {
     if (mine !== loads) return;
     for (const call of page.items) put(call);
     next = page.next;
+    farthest = page.items.at(-1) ?? farthest;
   } catch (trouble) {
     say(byId("trouble"), trouble.message);
   }
   arrange();
 }
 
-/** @param {string|null} cursor */
-function listPath(cursor) {
+/** @param {string|null} cursor @param {number} [limit] */
+function listPath(cursor, limit) {
   const asked = new URLSearchParams();
   if (number) asked.set("number", number);
   if (cursor) asked.set("cursor", cursor);
+  if (limit) asked.set("limit", String(limit));
   return `/api/calls?${asked}`;
 }
 
@@ -77,15 +108,26 @@ function listPath(cursor) {
  * @param {import("./call_facts.js").Call} call
  */
 function put(call, isNews = false) {
-  const card = cards.get(call.call_sid) ?? new CallCard(call);
-  cards.set(call.call_sid, card);
-  card.update(call);
-  const list = byId(call.state === "live" ? "live-calls" : "earlier-calls");
+  const [card, list] = [cardOf(call), listOf(call)];
   if (isNews && card.item.parentElement === list) return;
   const start = Date.parse(call.started_at) + (isNews ? 1 : 0);
   const later = [...list.children].find((item) => item !== card.item && startOf(item) < start) ?? null;
   const isThere = card.item.parentElement === list && card.item.nextElementSibling === later;
   if (!isThere) list.insertBefore(card.item, later); // what is moved loses the focus
+}
+
+/** The call's card, which tells what is known now. @param {import("./call_facts.js").Call} call */
+function cardOf(call) {
+  const card = cards.get(call.call_sid) ?? new CallCard(call);
+  cards.set(call.call_sid, card);
+  card.update(call);
+  unopened.look(call);
+  return card;
+}
+
+/** @param {import("./call_facts.js").Call} call */
+function listOf(call) {
+  return byId(call.state === "live" ? "live-calls" : "earlier-calls");
 }
 
 /** @param {Element} item */
@@ -105,6 +147,7 @@ function arrange() {
   byId("live").hidden = !live;
   byId("earlier").hidden = !earlier;
   byId("more-calls").hidden = next === null;
+  unopened.show(!number);
   byId("no-calls").hidden = Boolean(live || earlier || !number);
   byId("first-call").hidden = Boolean(live || earlier || number) || !byId("trouble").hidden;
 }
@@ -115,15 +158,24 @@ const HEARD = {
   "call.started": begin,
   "call.resumed": resume,
   "call.ended": end,
+  "service.replaced": (data) => cards.get(data.call_sid)?.leave(data.service),
   "segment.final": (data) => hear(data.call_sid, data.segment),
   "final-unsaved": (data) => hear(data.call_sid, data.segment),
   interim: (data) => hear(data.call_sid, data),
+  "stream-unopened": fail,
 };
 
 function begin(data) {
   const call = callFrom(data);
+  unopened.look(call);
   if (cards.has(call.call_sid) || !isAskedFor(call) || isOfLaterPage(call)) return;
   put(call, true);
+  arrange();
+}
+
+function fail(data) {
+  unopened.tell(data);
+  cards.forEach(({ call }) => unopened.look(call)); // of a failure that is told late
   arrange();
 }
 
@@ -153,7 +205,7 @@ function change(sid, how) {
 }
 
 function hear(sid, said) {
-  if (said.text) cards.get(sid)?.hear(said.track, said.text);
+  if (said.text) cards.get(sid)?.hear(said.track, said.service, said.text);
 }
 
 /** @param {import("./feed.js").FeedEvent} event */
@@ -178,6 +230,7 @@ setInterval(() => {
 
 new Search((asked) => {
   number = asked;
+  farthest = null;
   load();
 });
 byId("more-calls").addEventListener("click", loadMore);

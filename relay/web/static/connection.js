@@ -12,6 +12,7 @@ const WORDS = {
   gone: "No longer shown",
   "logged-out": "Logged out",
 };
+const LINK_ENDED = "Link expired: ask for a new one"; // to those who came by one, and have nothing to log in with
 const TOLD = ["offline", "waiting", "logged-out", "ended"]; // to those who hear the page, and "live" after one of these
 
 let countdown = 0;
@@ -34,17 +35,27 @@ export function showConnection(state, waitMs) {
 function showWords(place, state, waitMs) {
   const words = place.querySelector(".words");
   const seconds = Math.max(1, Math.ceil(waitMs / 1000));
-  words.textContent = state === "waiting" ? `Reconnecting in ${seconds} s` : WORDS[state];
-  if (state === "logged-out") words.append(" ", element("a", { href: loginPath() }, "Log in"));
+  words.textContent = state === "waiting" ? `Reconnecting in ${seconds} s` : wordsFor(state);
+  if (state === "logged-out" && !isGuest()) words.append(" ", element("a", { href: loginPath() }, "Log in"));
+}
+
+/** @param {keyof WORDS} state */
+function wordsFor(state) {
+  return state === "logged-out" && isGuest() ? LINK_ENDED : WORDS[state];
+}
+
+/** Whether this visitor came by a link to one call. */
+function isGuest() {
+  return "guest" in byId("connection").dataset;
 }
 
 function loginPath() {
-  return `/login?next=${encodeURIComponent(location.pathname + location.search)}`;
+  return `/login?next=${encodeURIComponent(location.pathname + location.search + location.hash)}`;
 }
 
 /** @param {keyof WORDS} state */
 function tell(state) {
   if (state === told || !(TOLD.includes(state) || (state === "live" && told))) return;
   told = state;
-  announce(state === "live" ? "Connected again." : `${WORDS[state]}.`);
+  announce(state === "live" ? "Connected again." : `${wordsFor(state)}.`);
 }

@@ -1,6 +1,7 @@
 // What is said on a call, in order of time. Everything comes by its id or its place, so what comes twice is shown once.
 
 import { Columns } from "./columns.js";
+import { isShown } from "./element.js";
 import { noticeOf, noticeOfGap, showGap } from "./notices.js";
 import { SegmentView } from "./segment.js";
 import { Slices } from "./slices.js";
@@ -38,10 +39,10 @@ export class Conversation {
 
   /** Shows what was kept, a bit at a time. @param {{segments: any[], gaps: any[], events: any[]}} transcript */
   async show(transcript) {
-    const all = [
-      ...transcript.segments.map((segment) => [segment.start_ms, () => this.say(segment, null)]),
-      ...transcript.gaps.map((gap) => [gap.start_ms, () => this.miss(gap)]),
+    const all = [ // of one moment, first what a stream's end or beginning was, and then what was missed or said from there on
       ...(transcript.events ?? []).map((event) => [event.at_ms ?? 0, () => this.note(event.kind, event.id, event.data, event.at_ms)]),
+      ...transcript.gaps.map((gap) => [gap.start_ms, () => this.miss(gap)]),
+      ...transcript.segments.map((segment) => [segment.start_ms, () => this.say(segment, null)]),
     ].sort((one, other) => one[0] - other[0]);
     let until = performance.now() + AT_ONCE_MS;
     for (const [, put] of all) {
@@ -182,12 +183,17 @@ export class Conversation {
     return this.order.slice(Math.max(0, last - OVERLAP), last + 1).filter(({ segment }) => segment.start_ms <= ms && ms < segment.end_ms);
   }
 
-  /** Marks what was said at this time. @param {number} ms @returns {SegmentView|undefined} */
+  /** Marks what was said at this time, in a column that is shown. @param {number} ms @returns {SegmentView|undefined} */
   markAt(ms) {
-    const view = this.at(ms + 100); // links name tenths of seconds
-    this.place.querySelector('.segment[aria-current="true"]')?.removeAttribute("aria-current");
+    const last = this.at(ms + 100); // links name tenths of seconds
+    const view = this.order.slice(0, this.order.indexOf(last) + 1).findLast((one) => isShown(one.element)) ?? last;
+    this.unmark();
     view?.element.setAttribute("aria-current", "true");
     return view;
+  }
+
+  unmark() {
+    this.place.querySelector('.segment[aria-current="true"]')?.removeAttribute("aria-current");
   }
 }
 

@@ -26,8 +26,25 @@ export function say(where, sentence) {
   where.hidden = !sentence;
 }
 
-/** @param {Element} one */
+/** Whether its middle can be seen: what sticks to the window's edges covers what is beneath. @param {Element} one */
 export function isInView(one) {
   const { top, bottom } = one.getBoundingClientRect();
-  return bottom > 0 && top < innerHeight;
+  const middle = (top + bottom) / 2;
+  return isShown(one) && ceiling() < middle && middle < floor();
+}
+
+/** Whether it is shown anywhere on the page. @param {HTMLElement} one */
+export function isShown(one) {
+  return one.offsetParent !== null;
+}
+
+/** Where what scrolls comes out from under the header and the names of the columns. */
+export function ceiling() {
+  return Math.max(0, ...[...document.querySelectorAll(".top, .sides")].map((one) => one.getBoundingClientRect().bottom));
+}
+
+/** Where what scrolls goes under the player. */
+function floor() {
+  const player = byId("player");
+  return player && !player.hidden ? player.getBoundingClientRect().top : innerHeight;
 }

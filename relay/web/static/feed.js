@@ -39,8 +39,8 @@ export class Feed {
   follow(lastId = 0) {
     this.lastId = lastId;
     this.isBegun = true;
+    this.isResting = document.hidden; // opened behind others, it takes no line before it is first seen
     this.comeBack();
-    if (document.hidden) this.seen(false);
   }
 
   /** Connects, unless it is connected or over. */

@@ -1,13 +1,15 @@
 // Plays a call's recording, with the words marked as they are said.
 
+import { announce } from "./announcer.js";
 import { ask, pathOf } from "./api.js";
-import { byId, isInView } from "./element.js";
+import { byId, isInView, isShown } from "./element.js";
 import { clock, spoken } from "./times.js";
 import { Waveform } from "./waveform.js";
 
 const STEP_MS = 5000;
 const PAGE_MS = 30_000;
 const POINTS = 1200;
+const UNPLAYABLE = "The recording cannot be played.";
 
 export class Player {
   /** @param {string} sid @param {import("./conversation.js").Conversation} conversation */
@@ -48,7 +50,7 @@ export class Player {
     for (const kind of ["play", "pause", "ended"]) audio.addEventListener(kind, () => this.showPlaying());
     audio.addEventListener("loadedmetadata", () => this.seek(this.atMs)); // what was sought before, Safari has forgotten
     audio.addEventListener("timeupdate", () => this.come());
-    audio.addEventListener("error", () => (byId("position").textContent = "The recording cannot be played."));
+    audio.addEventListener("error", () => this.fail());
     this.conversation.place.addEventListener("pointerover", (event) => this.spell(event.target));
     this.conversation.place.addEventListener("click", (event) => this.clicked(event));
   }
@@ -59,20 +61,35 @@ export class Player {
   }
 
   play() {
+    if (this.audio.error) this.load();
     this.audio.play().catch(() => this.showPlaying());
+  }
+
+  /** Has what failed anew: a browser does that only when told to. */
+  load() {
+    this.audio.load();
+    this.seek(this.atMs);
+  }
+
+  /** The sound cannot be had, which by the standard pauses nothing (https://html.spec.whatwg.org/multipage/media.html). */
+  fail() {
+    this.audio.pause();
+    this.show();
+    announce(UNPLAYABLE);
   }
 
   /** @param {number} ms */
   seek(ms) {
     this.atMs = Math.min(Math.max(0, ms), this.durationMs);
     this.audio.currentTime = this.atMs / 1000;
+    this.unmark(); // what was said where we come from was not said just before
     this.show();
   }
 
   /** The sound has come further. */
   come() {
     if (this.audio.seeking) return;
-    this.atMs = this.audio.currentTime * 1000;
+    this.atMs = Math.round(this.audio.currentTime * 1000); // it may be a hair less than what was sought
     this.show();
   }
 
@@ -131,7 +148,7 @@ export class Player {
   // --- What is shown --------------------------------------------------------------------------------------------------
 
   show() {
-    byId("position").textContent = `${clock(this.atMs)} of ${clock(this.durationMs)}`;
+    byId("position").textContent = this.audio.error ? UNPLAYABLE : `${clock(this.atMs)} of ${clock(this.durationMs)}`;
     this.waves.setAttribute("aria-valuenow", String(Math.round(this.atMs / 1000)));
     this.waves.setAttribute("aria-valuetext", `${spoken(this.atMs)} of ${spoken(this.durationMs)}`);
     this.waves.style.setProperty("--at", String(this.durationMs ? this.atMs / this.durationMs : 0));
@@ -153,11 +170,18 @@ export class Player {
   mark() {
     const words = this.conversation.around(this.atMs).map((view) => wordAt(view, this.atMs)).filter(Boolean);
     if (!words.length || words.every((word) => word.hasAttribute("aria-current")) && words.length === this.marked.length) return;
-    const isFollowed = !this.marked.length || this.marked.some(isInView);
-    for (const word of this.marked) word.removeAttribute("aria-current");
+    const before = this.marked.filter(isShown);
+    const isFollowed = !before.length || before.some(isInView);
+    this.unmark();
     for (const word of words) word.setAttribute("aria-current", "true");
     this.marked = words;
-    if (isFollowed && !this.audio.paused && !isInView(words[0])) words[0].scrollIntoView({ block: "center" });
+    const [newest] = words.filter(isShown).sort((one, other) => other.dataset.startMs - one.dataset.startMs);
+    if (isFollowed && !this.audio.paused && newest && !isInView(newest)) newest.scrollIntoView({ block: "center" });
+  }
+
+  unmark() {
+    for (const word of this.marked) word.removeAttribute("aria-current");
+    this.marked = [];
   }
 }
 

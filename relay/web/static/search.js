@@ -6,6 +6,7 @@ import { byId, element, say } from "./element.js";
 import { clock, fragment, moment, spoken } from "./times.js";
 
 const PAGES_AT_ONCE = 10; // gone through before the reader is asked whether to go on
+const BETWEEN_DIGITS = /[\s().\-/\u2010-\u2015\u200e\u202a-\u202e\u2066-\u2069]/g;
 const SIDES = { inbound: "Inbound", outbound: "Outbound" };
 
 export class Search {
@@ -37,9 +38,10 @@ export class Search {
   }
 
   run() {
-    const [words, number] = [byId("words").value.trim(), byId("number").value.trim()];
+    const [words, written] = [byId("words").value.trim(), byId("number").value.trim()];
+    const number = digitsOf(written);
     byId("clear").hidden = !words && !number;
-    this.remember(words, number);
+    this.remember(words, written);
     if (number !== this.number) this.byNumber((this.number = number));
     this.find(words);
   }
@@ -97,6 +99,12 @@ export class Search {
     const places = count === 1 ? "1 place" : `${count} places`;
     say(byId("found-count"), count ? (page.next ? `The newest ${places}` : places) : page.next ? "None so far" : "Nothing was found");
   }
+}
+
+/** A number without what people write between its digits, as the API reads it. @param {string} written */
+function digitsOf(written) {
+  const digits = written.replace(BETWEEN_DIGITS, "");
+  return /^[+\d]+$/.test(digits) ? digits : written;
 }
 
 /** One place where the words were said. */

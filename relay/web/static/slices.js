@@ -1,7 +1,7 @@
 // The conversation's elements in order of time, in slices of a minute or less: a browser lays out only those near the view
 // (content-visibility), and in each slice every column begins anew, so that columns stay side by side.
 
-import { element } from "./element.js";
+import { ceiling, element } from "./element.js";
 
 const MINUTE_MS = 60_000;
 const SHORT_MS = 20_000; // where there are several columns
@@ -18,6 +18,19 @@ export class Slices {
     /** @type {WeakMap<Element, number>} */
     this.times = new WeakMap();
     this.newest = -1;
+    this.chosen = 0;
+  }
+
+  /** Shows this column where there is room for one only; the reader stays at the same time. @param {number} column */
+  choose(column) {
+    this.chosen = column;
+    const edge = ceiling();
+    const slice = [...this.place.children].find((one) => one.getBoundingClientRect().bottom > edge);
+    const before = slice?.getBoundingClientRect();
+    for (const one of this.place.querySelectorAll(".column")) one.classList.toggle("aside", Number(one.dataset.column) !== column);
+    if (!slice || before.top > edge) return;
+    const now = slice.getBoundingClientRect();
+    scrollBy({ top: now.top + ((edge - before.top) / before.height) * now.height - edge, behavior: "instant" });
   }
 
   /** Puts an element where it belongs; one that stands right already is left alone. @param {HTMLElement} one @param {number} ms @param {number} column */
@@ -65,15 +78,17 @@ export class Slices {
 
   /** @param {number} beginning */
   make(beginning) {
-    const names = this.columns.names;
-    const columns = Array.from({ length: this.columns.count }, (_, column) =>
-      this.columns.count > 1
-        ? element("div", { class: "column", "data-column": column, role: "group", "aria-label": names[column] })
-        : element("div", { class: "column", "data-column": column }),
-    );
+    const columns = Array.from({ length: this.columns.count }, (_, column) => this.makeColumn(column));
     const slice = element("div", { class: "slice", "data-beginning": beginning }, ...columns);
     slice.style.setProperty("--columns", String(this.columns.count));
     return slice;
+  }
+
+  /** @param {number} column */
+  makeColumn(column) {
+    const about = { class: column === this.chosen ? "column" : "column aside", "data-column": column };
+    const { count, names } = this.columns;
+    return element("div", count > 1 ? { ...about, role: "group", "aria-label": names[column] } : about);
   }
 
   /** @param {HTMLElement} slice @param {number} beginning */
