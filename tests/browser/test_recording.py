@@ -160,7 +160,7 @@ def test_a_word_of_a_second_stream_is_heard_where_it_was_said(server: Server, sp
         word(viewer, 1, "second.").click()
         expect(now_playing(viewer)).to_have_text("second.")
         viewer.page.wait_for_function("() => document.querySelector('audio').ended")
-        assert set(viewer.page.evaluate("() => window.sought")) == {said_ms}
+        assert min(viewer.page.evaluate("() => window.sought")) == said_ms  # when it is told, it may play already
         viewer.opens_call(call.sid)
 
 
