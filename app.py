@@ -147,7 +147,7 @@ def keeping(environ: Mapping[str, str], settings: Settings, say: Callable[[str],
         beside=kept_beside(recordings, Path(settings.results_folder)),
         endpoints=webhook_settings.wanted,
     )
-    store.open(say)
+    store.open(say, at_any_rate=True)
     webhooks = Webhooks(webhook_settings, store)
     webhooks.start()
     try:

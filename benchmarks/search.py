@@ -36,6 +36,7 @@ from sqlalchemy import Connection, event, text
 
 from relay.store.records import PAGE_MOST, Page
 from relay.store.store import Store
+from relay.store.tables import Searchable
 from tests.databases import Server
 
 CALLS: Final = 10_000
@@ -63,7 +64,7 @@ _STREAMS: Final = (
 )
 _SEGMENTS: Final = (
     "call_id, stream_id, track, start_ms, end_ms, confidence, speaker, language, service, backfilled, created_at,"
-    " text, words"
+    " text, words, searchable"
 )
 
 
@@ -97,7 +98,7 @@ def segment_rows(number: int) -> Iterator[Row]:
 
 def fill(store: Store, calls: int) -> None:
     """Puts them all in, past the store: it would announce each."""
-    database = store._database
+    database, as_indexed = store._database, Searchable().process_bind_param
     with Progress() as progress, database.writer.connect() as connection:
         task = progress.add_task("SQLite" if database.is_sqlite else "PostgreSQL", total=calls)
         index = _take_index(connection)
@@ -107,7 +108,8 @@ def fill(store: Store, calls: int) -> None:
                 _insert(connection, "calls", _CALLS, map(call_row, numbers))
                 _insert(connection, "streams", _STREAMS, map(stream_row, numbers))
                 for number in numbers:
-                    _insert(connection, "segments", _SEGMENTS, segment_rows(number))
+                    rows = ((*row, as_indexed(row[-2], connection.dialect)) for row in segment_rows(number))
+                    _insert(connection, "segments", _SEGMENTS, rows)
             progress.update(task, completed=numbers[-1])
         progress.update(task, description="The index for search")
         for statement in (index, "ANALYZE"):

@@ -16,7 +16,7 @@ from relay.protocol import CallInfo, SpeechService
 from relay.recording import read
 from relay.replay import ReplayBuffer
 from relay.speech import SpeechClient
-from relay.store.records import Call, Gap, Segment, State
+from relay.store.records import Call, Gap, Kind, Segment, State
 from relay.store.store import Store
 from relay.store.telling import uncovered
 
@@ -25,6 +25,8 @@ CONTEXT_MS: Final = 1000  # of audio on either side of a gap: a word at its bord
 
 UNSURE_MS: Final = 2000  # at the end of a stream whose server was killed: they may not have been written any more
 NOT_RECORDED: Final = "Nothing of it is on the recording"
+DELETED: Final = "The call was deleted meanwhile; nothing of it was stored."
+FILLED_BY_OTHERS: Final = "What is missing was filled by another program meanwhile; nothing was stored twice."
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def fill(
     service could not hear, stays a gap.
 
     `on_progress` is told how many ms of the gap have been heard. Raises BackfillError when the service has heard none
-    of it, RecordingError and StoreError; then nothing was changed.
+    of it, or the call or its gap is gone meanwhile, RecordingError and StoreError; then nothing was changed.
     """
     track, start_ms = Track(gap.track), max(0, gap.start_ms - CONTEXT_MS)
     audio = read(Path(call.recording or ""), track, start_ms, gap.end_ms + CONTEXT_MS)
@@ -86,10 +88,11 @@ def fill(
     parts = [replace(gap, start_ms=start, end_ms=end) for start, end in uncovered(gap.start_ms, recorded_ms, missed)]
     if not parts:
         raise BackfillError(f"{trouble}.")
-    segments = store.segments(call.sid)
-    said = [final for part in parts for final in within(part, finals, segments)]
+    there = _there(store, call, gap, service.traits.name)
+    said = [final for part in parts for final in within(part, finals, there)]
     rest = tuple(uncovered(gap.start_ms, gap.end_ms, [(part.start_ms, part.end_ms) for part in parts]))
-    store.fill_gap(gap.id, said, service.traits.name, rest)
+    if not store.fill_gap(call.sid, gap, said, service.traits.name, rest):
+        raise BackfillError(FILLED_BY_OTHERS if store.call(call.sid) else DELETED)
     return Filled(tuple(said), rest, trouble or (NOT_RECORDED if rest else ""))
 
 
@@ -99,6 +102,18 @@ def _recorded_ms(call: Call, gap: Gap) -> int:
     its = [stream for stream in call.streams if gap.track in stream.tracks and stream.offset_ms < gap.end_ms]
     ends_ms = [stream.heard_ms - (UNSURE_MS if stream.summary is None else 0) for stream in its]
     return max((min(end_ms, gap.end_ms) for end_ms in ends_ms if gap.start_ms < end_ms), default=0)
+
+
+def _there(store: Store, call: Call, gap: Gap, by: str) -> list[Segment]:
+    """What the transcript has already that a gap's words may be doubled with: all of it, but for what others heard that
+    listened side by side with the service of the gap. Where one took over from another nobody did (relay.listening)."""
+    if (known := store.transcript(call.sid)) is None:
+        return []
+    relieved = {event.data["stream_sid"] for event in known.events if event.kind is Kind.SERVICE_REPLACED}
+    its = (stream for stream in call.streams if stream.offset_ms <= gap.start_ms < stream.heard_ms)
+    beside = {name for stream in its if stream.sid not in relieved for name in stream.services}
+    others = beside - {gap.service} if gap.service in beside else set()
+    return [said for said in known.segments if said.service not in others or (said.backfilled and said.service == by)]
 
 
 def _transcribe(

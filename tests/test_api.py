@@ -125,6 +125,17 @@ def test_calls_are_found_by_what_is_known_of_them(store: Store) -> None:
         assert running.ask("/api/calls?number=+15550101").document["items"][0]["call_sid"] == one  # + is a blank there
 
 
+def test_a_number_is_found_as_people_write_it_and_another_name_as_it_is(store: Store) -> None:
+    with serving(store) as running:
+        by_phone = stored(running, 1, begun(caller="+15550101", called="+4930"), ended())
+        by_sip = stored(running, 2, begun(caller="sip:anna-b@example.com", called="+4930"), ended())
+        written = ("+1 555 0101", "(555) 0101", "555-0101", "1.555.01", "555\u20110101", "\u202a+1\u00a0555\u202c")
+        assert [sids(asked(running, "/api/calls", number=one)) for one in written] == [[by_phone]] * len(written)
+        assert sids(asked(running, "/api/calls", number="anna-b")) == [by_sip]
+        assert sids(asked(running, "/api/calls", number="annab")) == []
+        assert sids(asked(running, "/api/calls", number="-")) == [by_sip]
+
+
 def test_a_call_is_shown_while_it_runs_and_when_it_is_over(store: Store) -> None:
     with serving(store) as running:
         sid = stored(running, 1, begun("Deepgram", "Gladia"), final("hello"))

@@ -12,7 +12,7 @@ import gevent
 import pytest
 
 from relay.backfill import CONTEXT_MS, BackfillError, fill, open_gaps, within
-from relay.events import Gap, StreamBegun, StreamEnded, Track, Transcript, Word
+from relay.events import CallEvent, Gap, ServiceReplaced, StreamBegun, StreamEnded, Track, Transcript, Word
 from relay.hub import Happened
 from relay.protocol import CallInfo
 from relay.recording import SIDES, Recorder, RecordingError, Stretch, path_of, put
@@ -145,6 +145,31 @@ def test_gaps_anywhere_are_filled_whole_by_any_service(tmp_path: Path, vendor: V
         assert all(gap.filled for gap in store.gaps(CALL.call_sid))
 
 
+@pytest.mark.parametrize("listened", ["side by side", "one after the other"])
+def test_a_word_at_the_border_is_doubled_by_no_service_and_taken_from_none(tmp_path: Path, listened: str) -> None:
+    """The first service has the word across the gap's beginning. For one that listened beside it that is another's."""
+    start_ms, end_ms = 10_007, 18_991
+    vendor, one_by_one = VENDORS["gladia"], listened == "one after the other"
+    with vendor.listening() as server, stored(f"sqlite:///{tmp_path}/calls.db") as store:
+
+        def tell(event: CallEvent, service: str = "") -> None:
+            store.hear(Happened(CALL, event, service))
+
+        tell(StreamBegun(("Deepgram",) if one_by_one else ("Deepgram", "Gladia")))
+        tell(final(INBOUND, 0, 10_020 if one_by_one else LENGTH_MS), "Deepgram")
+        if one_by_one:
+            tell(ServiceReplaced("Deepgram", "Gladia", "it is down", start_ms))
+        else:
+            tell(final(INBOUND, 0, start_ms), "Gladia")
+        tell(Gap(INBOUND, start_ms, end_ms, WHY), "Gladia")
+        tell(final(INBOUND, end_ms, LENGTH_MS), "Gladia")
+        tell(StreamEnded("stop", LENGTH_MS, 1, 0, 0, 0, 0, 0, 0, None, None))
+        call = record(store, tmp_path)
+        (gap,) = open_gaps(store, call)
+        fill(store, call, gap, vendor.at(server), patience=HASTE)
+        assert sorted(frames(store, INBOUND)) == sorted(EVERY_FRAME * (1 if one_by_one else 2))
+
+
 def test_what_was_filled_is_announced(tmp_path: Path) -> None:
     with listening() as server, stored(f"sqlite:///{tmp_path}/calls.db") as store:
         keep(store, Gap(INBOUND, 5_000, 7_000, WHY))
@@ -224,7 +249,8 @@ def test_two_at_once_fill_a_gap_once(tmp_path: Path) -> None:
         keep(store, Gap(INBOUND, 5_000, 7_000, WHY))
         call = record(store, tmp_path)
         (gap,) = open_gaps(store, call)
-        for _ in range(2):
+        fill(store, call, gap, deepgram(server), patience=HASTE)
+        with pytest.raises(BackfillError, match="nothing was stored twice"):
             fill(store, call, gap, deepgram(server), patience=HASTE)
         assert frames(store, INBOUND) == EVERY_FRAME
 
@@ -282,7 +308,8 @@ def test_what_a_service_heard_before_it_was_lost_is_kept_and_the_rest_can_be_fil
         (rest,) = open_gaps(store, call)
         assert (rest.start_ms, rest.end_ms, rest.reason) == (rest_ms, 15_000, WHY)
     with listening() as server, stored(database) as store:
-        assert not fill(store, call, gap, deepgram(server), patience=HASTE).rest
+        with pytest.raises(BackfillError, match="nothing was stored twice"):
+            fill(store, call, gap, deepgram(server), patience=HASTE)
         assert frames(store, INBOUND) == [n for n in EVERY_FRAME if not rest_ms <= n * FRAME_MS < end_ms], "twice"
         fill(store, call, rest, deepgram(server), patience=HASTE)
         assert frames(store, INBOUND) == EVERY_FRAME

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,6 +24,7 @@ from relay.recording import SIDES, Stretch, path_of, put
 from relay.store.records import Attempt
 from relay.store.store import Store
 from standins.deepgram import Drop, Fault, ListenServer, Refusal
+from standins.ear import Ear, EarOptions, Heard
 from tests.numbered import number_ears, numbered
 from tests.talking import BOTH
 from tests.vendors import VENDORS
@@ -451,6 +452,26 @@ def test_too_little_of_a_sid_means_no_call(here: Place, typed: str) -> None:
         hear(store, 1)
     assert "at least 3 characters" in here.refusal("delete", typed, "--yes")
     assert here.json("calls")
+
+
+def test_of_a_call_that_is_deleted_meanwhile_nothing_is_put_into_another_one(place: Place) -> None:
+    gap = Gap(INBOUND, 1_000, 2_000, "away")
+    with place.store() as store:
+        hear(store, 1, gap)
+        record(place, store, 1)
+        (its,) = store.gaps(sid(1))
+
+        def delete_while_it_listens(options: EarOptions, emit: Callable[[Heard], None]) -> Ear:
+            assert store.delete(sid(1))
+            hear(store, 2, gap)
+            (another,) = store.gaps(sid(2))
+            assert another.id == its.id or "postgresql" in place.environ["DATABASE_URL"]
+            return number_ears()(options, emit)
+
+        with ListenServer(ear=delete_while_it_listens) as server:
+            place.environ |= {"DEEPGRAM_URL": server.url, "DEEPGRAM_API_KEY": "key"}
+            assert "was deleted meanwhile" in place.refusal("backfill", sid(1))
+        assert [(gap.filled, store.segments(sid(2))) for gap in store.gaps(sid(2))] == [(False, [])]
 
 
 def test_webhooks_are_told_of_what_was_filled(here: Place) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -360,6 +361,19 @@ def places(store: Store, sid: str) -> list[tuple[str, int, int, str]]:
     return sorted((gap.track, gap.start_ms, gap.end_ms, gap.reason) for gap in store.gaps(sid) if not gap.filled)
 
 
+def by_service(store: Store, sid: str) -> list[tuple[str | None, int, int]]:
+    """What each service has missed of a call."""
+    return [(gap.service, gap.start_ms, gap.end_ms) for gap in store.gaps(sid)]
+
+
+def note_finals_as_before(url: str, stream_sid: str, final_ms: dict[str, int]) -> None:
+    """What an older version of this program knew: how far a track was transcribed, but not by whom."""
+    engine = create_engine(address(url))
+    with engine.begin() as connection:
+        connection.execute(update(streams).where(streams.c.sid == stream_sid).values(final_ms=final_ms))
+    engine.dispose()
+
+
 def heard_until(store: Store, sid: str, ms: int) -> None:
     """Returns when the store knows that all streams of a call have come so far."""
 
@@ -377,12 +391,18 @@ def test_what_a_killed_process_had_not_transcribed_is_named_on_each_track(databa
         talk.tell(pause, "Deepgram").miss(7000, 7500, track=OUT).listen(8000)
         unrecognised = Talk(store).begin(services=()).listen(8000)
         two = Talk(store, tracks=(IN,)).begin(services=("Deepgram", "Gladia")).say("by one", 0, 2000)
-        two.tell(Transcript(IN, "by the other", 0, 5000, is_final=True), "Gladia").listen(8000)
+        two.tell(Transcript(IN, "by the other", 0, 5000, is_final=True), "Gladia")
+        two.tell(Transcript(IN, "", 5000, 6500, is_final=True), "Gladia").listen(8000)
+        chain = Talk(store, tracks=(IN,)).begin().say("by one", 0, 2000)
+        chain.tell(ServiceReplaced("Deepgram", "Gladia", "it is down", 2000))
+        chain.tell(Transcript(IN, "by the other", 2000, 6000, is_final=True), "Gladia").listen(8000)
+        before = Talk(store, tracks=(IN,)).begin(services=("Deepgram", "Gladia")).listen(8000)
         nearly = Talk(store, tracks=(IN,)).begin().say("all", 0, 7950).listen(8000)
-        for sid in (talk.sid, unrecognised.sid, two.sid, nearly.sid):
+        for sid in (talk.sid, unrecognised.sid, two.sid, chain.sid, before.sid, nearly.sid):
             heard_until(store, sid, 8000)
         assert [segment.text for segment in store.segments(talk.sid)] == ["one", "two", "three"]
     abandon(database, dead_process())
+    note_finals_as_before(database, before.call.stream_sid, {"inbound": 3000})
     with opened(database) as store:
         assert places(store, talk.sid) == [
             ("inbound", 3000, 8000, UNHEARD),
@@ -390,7 +410,9 @@ def test_what_a_killed_process_had_not_transcribed_is_named_on_each_track(databa
             ("outbound", 7000, 7500, "Deepgram was away"),
             ("outbound", 7500, 8000, UNHEARD),
         ]
-        assert places(store, two.sid) == [("inbound", 5000, 8000, UNHEARD)]
+        assert by_service(store, two.sid) == [("Deepgram", 2000, 8000), ("Gladia", 6500, 8000)]
+        assert by_service(store, chain.sid) == [(None, 6000, 8000)]
+        assert by_service(store, before.sid) == [("Deepgram", 3000, 8000), ("Gladia", 3000, 8000)]
         assert places(store, unrecognised.sid) == places(store, nearly.sid) == []
         events = store.events_after(0, call_sid=talk.sid)
         assert kinds(events)[-5:] == ["gap"] * 4 + ["call.ended"]
@@ -700,9 +722,10 @@ def test_a_gap_is_filled_once_and_in_its_place(database: str) -> None:
             Transcript(IN, "second", 1100, 1900, True, (Word("second", 1200, 1800, 0.9),)),
             Transcript(IN, "", 1900, 2000, is_final=True),
         ]
-        assert store.fill_gap(gap.id, finals, "Gladia")
-        assert not store.fill_gap(gap.id, finals, "Gladia")
-        assert not store.fill_gap(4711, finals, "Gladia")
+        assert not store.fill_gap(talk.sid, replace(gap, end_ms=1900), finals, "Gladia")
+        assert store.fill_gap(talk.sid, gap, finals, "Gladia")
+        assert not store.fill_gap(talk.sid, gap, finals, "Gladia")
+        assert not store.fill_gap(talk.sid, replace(gap, id=4711), finals, "Gladia")
 
         segments = store.segments(talk.sid)
         assert [segment.text for segment in segments] == ["first", "second", "third"]
@@ -801,7 +824,7 @@ def test_the_tables_are_what_the_migrations_make(database: str) -> None:
         pass
     engine = create_engine(address(database))
     with engine.connect() as connection:
-        of_search = ("segments_text", "searchable", "segments_searchable")
+        of_search = ("segments_text", "segments_searchable")
 
         def is_shared(thing: object, name: str | None, kind: str, reflected: bool, other: object) -> bool:
             return not (name or "").startswith(of_search)
@@ -831,7 +854,7 @@ AN_OLD_CALL = (
     "INSERT INTO calls VALUES (1, 'CA1', '+1', '+2', 1000, NULL, NULL, 5000, NULL)",
     "INSERT INTO streams VALUES (1, 1, 'MZ1', '[\"inbound\"]', '[\"Deepgram\"]', 'x', 1000, 0, 5000, NULL, NULL, NULL)",
     "INSERT INTO segments (call_id, stream_id, track, start_ms, end_ms, confidence, service, backfilled, created_at,"
-    " text, words) VALUES (1, 1, 'inbound', 0, 1000, 0.9, 'Deepgram', false, 1000, 'quicksilver and mercury', '[]')",
+    " text, words) VALUES (1, 1, 'inbound', 0, 1000, 0.9, 'Deepgram', false, 1000, 'quicksilver mercury 5€ Zoë', '[]')",
     "INSERT INTO gaps (call_id, stream_id, track, start_ms, end_ms, reason, filled) VALUES"
     " (1, 1, 'inbound', 1000, 2000, 'away', false)",
 )
@@ -843,7 +866,7 @@ def test_a_database_of_an_earlier_version_is_brought_up_to_date(database: str) -
     store = Store(database)
     store.open(said.append)
     assert said == ["The database is brought up to date. With many calls in it this takes a while."]
-    assert [hit.segment.start_ms for hit in store.search("quick* mercury").items] == [0]
+    assert [hit.segment.start_ms for hit in store.search('quick* "mercury 5 zoe"').items] == [0]
     assert (call := store.call("CA1")) is not None
     assert (call.state, call.end_reason, call.duration_ms) == (State.ENDED, KILLED, 5000)
     (gap,) = store.gaps("CA1")  # and no other: nobody noted how far it was transcribed

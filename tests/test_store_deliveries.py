@@ -10,11 +10,11 @@ from sqlalchemy import create_engine, select, update
 
 from relay.store.batch import now_ms
 from relay.store.database import address
-from relay.store.outbox import LEASE_MS
+from relay.store.outbox import LEASE_MS, UNKNOWN, UNSENT_MS
 from relay.store.records import Attempt, DeliveryState
 from relay.store.store import Store
 from relay.store.tables import deliveries
-from tests.storing import Reader, Talk, dead_process, opened
+from tests.storing import Reader, Talk, dead_process, eventually, opened
 
 pytest_plugins = ("tests.databases",)
 
@@ -139,6 +139,24 @@ def test_what_a_killed_process_was_about_to_send_is_due_at_the_next_start(store:
         due = other.due_deliveries("all", now_ms())
     assert {delivery.id for delivery in due} & {delivery.id for delivery in [*mine, *theirs]} == {theirs[0].id}
     assert due[0].message_id == theirs[0].message_id or due[-1].message_id == theirs[0].message_id
+
+
+def test_what_is_for_an_endpoint_that_is_not_known_any_more_is_given_up_after_days(store: Store, database: str) -> None:
+    a_call(store)
+    first, *_ = store.due_deliveries("all", now_ms())
+    engine = create_engine(address(database))
+    with engine.begin() as connection:
+        long_ago = {"next_at": now_ms() - UNSENT_MS - 60_000}
+        connection.execute(update(deliveries).where(deliveries.c.endpoint == "ends"), long_ago)
+        connection.execute(update(deliveries).where(deliveries.c.id == first.id), long_ago)
+    engine.dispose()
+    with opened(database, endpoints={"ends": ENDPOINTS["ends"]}):
+        eventually(lambda: store.deliveries(state="failed").items)
+    (given_up,) = store.deliveries(state="failed").items
+    assert (given_up.id, given_up.endpoint, given_up.last_error) == (first.id, "all", UNKNOWN)
+    assert store.waiting_deliveries() == {"all": 2, "ends": 1}
+    assert store.replay_delivery(first.id)
+    assert store.waiting_deliveries() == {"all": 3, "ends": 1}
 
 
 def test_what_was_noted_is_nobodys_any_more(store: Store, database: str) -> None:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.store import searching
+from relay.store.query import terms
 from relay.store.records import Call, Hit, Page
 from relay.store.store import Store
 from relay.store.telling import storable
 from tests.storing import IN, OUT, Reader, Talk, opened
+
+if TYPE_CHECKING:
+    from tests.databases import Server
 
 pytest_plugins = ("tests.databases",)
 
@@ -22,6 +28,13 @@ pytest_plugins = ("tests.databases",)
 def store(database: str) -> Iterator[Store]:
     with opened(database) as store:
         yield store
+
+
+@pytest.fixture
+def both(tmp_path: Path, postgresql: Server) -> Iterator[tuple[Store, Store]]:
+    """A store on each kind of database."""
+    with opened(f"sqlite:///{tmp_path}/calls.db") as one, opened(postgresql.new_database()) as other:
+        yield one, other
 
 
 def found(page: Page[Hit]) -> list[str]:
@@ -168,6 +181,43 @@ def test_common_words_are_found_as_rare_ones_are(store: Store, monkeypatch: pyte
     assert sids(store.calls(text="rare7")) == [talks[7].sid]
     assert sids(store.calls(text='"common rare7"')) == []
     assert [hit.call.sid for hit in store.search("common", call_sid=talks[3].sid).items] == [talks[3].sid]
+
+
+SYMBOLS: Final = "das kostet 50 € und 20$", "hello 😀 world", "25 m² (№ 5, nº 5)", "x²+y²=½", "नमस्ते दुनिया", "人々 ok️"
+
+
+@pytest.mark.parametrize(
+    ("query", "hit"),
+    [
+        *(("50 €", 0), ("€ 50", 0), ("50€", 0), ('"kostet 50 und"', 0), ("€20", 0), ("€", None)),
+        *(("😀 hello", 1), ('"hello 😀 world"', 1), ('"hello world"', 1), ("hel😀*", 1), ("😀", None)),
+        *(("25 m²", 2), ("№ 5", 2), ("№5", 2), ("nº 5", 2), ("m", None), ("25 m", None)),
+        *(("y²", 3), ("x²+y²", 3), ("½", 3), ("नमस्ते", 4), ("नमस्*", 4), ("नमस", None), ("人々", 5), ("ok", 5)),
+    ],
+)
+def test_symbols_mean_nothing_and_hide_nothing(store: Store, query: str, hit: int | None) -> None:
+    stored(store, *SYMBOLS)
+    assert found(store.search(query)) == ([] if hit is None else [SYMBOLS[hit]])
+    assert len(store.calls(text=query).items) == (hit is not None)
+
+
+ODD: Final = "aEé \u0301ßİ\u0307ﬁ²½1٣Ⅷⅷ№º™€😀\ufe0f\u200dकि्々\U0001e922\"'.*"
+TEXTS: Final = st.text(st.sampled_from(ODD) | st.characters(codec="utf-8"), max_size=50)
+
+
+@settings(max_examples=60)
+@given(spoken=st.lists(TEXTS, min_size=1, max_size=5), data=st.data())
+def test_both_databases_find_the_same(both: tuple[Store, Store], spoken: list[str], data: st.DataObject) -> None:
+    text = data.draw(st.sampled_from(spoken))
+    begin, end = sorted(data.draw(st.tuples(st.integers(0, len(text)), st.integers(0, len(text)))))
+    query = data.draw(st.sampled_from(["{}", '"{}"', '"{}"*'])).format(text[begin:end])
+    whole = text.replace('"', " ")
+    for store in both:
+        stored(store, *(f"{text} again" for text in spoken))
+        assert bool(store.search(f'"{whole}"').items) == bool(terms(whole))
+    in_sqlite, in_postgresql = (store.search(query, limit=len(spoken)).items for store in both)
+    assert [hit.segment.text for hit in in_sqlite] == [hit.segment.text for hit in in_postgresql]
+    assert all(any(part.is_match for part in hit.snippet) for hit in in_sqlite)
 
 
 @settings(

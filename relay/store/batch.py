@@ -8,14 +8,14 @@ from time import time
 from typing import Any, Final, Generic, TypeVar
 
 from gevent.event import AsyncResult
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from relay.errors import RelayError
 from relay.store import reading
 from relay.store.ledger import Ledger
 from relay.store.records import Event
-from relay.store.tables import owners
+from relay.store.tables import events, owners
 from relay.store.telling import Heard
 from relay.store.threads import Outcome
 from relay.store.writing import enter
@@ -70,16 +70,34 @@ class Written:
     events: Sequence[Event] | None
     answers: Sequence[Outcome[Any]]
     offsets: Mapping[str, int]
+    found: int | None  # where it is the first of ours in this database: the newest event there that is no news
 
 
 def write(
-    connection: Connection, batch: Batch, owner: str, endpoints: Mapping[str, frozenset[str]], told: int | None
+    connection: Connection,
+    batch: Batch,
+    owner: str,
+    endpoints: Mapping[str, frozenset[str]],
+    told: int | None,
+    begun: Sequence[Heard] = (),
+    last_at: int | None = None,
 ) -> Written:
-    """Writes a batch, if it is not yet written, and reads the events that follow `told`. Raises Unwritable."""
+    """Writes a batch, if it is not yet written, and reads the events that follow `told`. Raises Unwritable.
+
+    A database that does not know us has taken the place of the one in which earlier batches were written, the last of
+    them at `last_at`, with the streams that are `begun` and live. What has happened since is new to those who listen.
+    """
     ledger = Ledger(connection, owner, now_ms(), endpoints)
     answers: Sequence[Outcome[Any]] = ()
+    found: int | None = None
     try:
-        if _is_new(ledger, batch.number):
+        written = _note_batch(ledger, batch.number)
+        if written is None:
+            found = _newest_before(connection, last_at)
+            told = None if told is None else min(told, found)
+            for heard in begun:
+                enter(ledger, heard)
+        if written is None or batch.number > written:
             ledger.load(heard.call for heard in batch.heard)
             for heard in batch.heard:
                 enter(ledger, heard)
@@ -91,20 +109,27 @@ def write(
             raise
         raise Unwritable(type(failure).__name__) from failure
     if told is None:
-        return Written(reading.newest_event_id(connection), None, answers, ledger.offsets())
+        return Written(reading.newest_event_id(connection), None, answers, ledger.offsets(), found)
     news = reading.events_after(connection, told, None, NEWS_MOST)
-    return Written(news[-1].id if news else told, news, answers, ledger.offsets())
+    return Written(news[-1].id if news else told, news, answers, ledger.offsets(), found)
 
 
-def _is_new(ledger: Ledger, number: int) -> bool:
+def _newest_before(connection: Connection, at: int | None) -> int:
+    """The id of the newest event before this time, or of all if there is none."""
+    since = None if at is None else connection.scalar(select(func.min(events.c.id)).where(events.c.created_at >= at))
+    return reading.newest_event_id(connection) if since is None else int(since) - 1
+
+
+def _note_batch(ledger: Ledger, number: int) -> int | None:
+    """Notes that the batch is written. Gives the number of the newest that was before; None if none ever was."""
     mine = owners.c.owner == ledger.owner
-    written = ledger.connection.scalar(select(owners.c.written).where(mine))
+    written: int | None = ledger.connection.scalar(select(owners.c.written).where(mine))
     row = {"seen_at": ledger.now, "written": max(number, written or 0)}
     if written is None:
         ledger.connection.execute(insert(owners), {"owner": ledger.owner, **row})
     else:
         ledger.connection.execute(update(owners).where(mine), row)
-    return written is None or number > written
+    return written
 
 
 def _answer(ledger: Ledger, asked: Asked[T]) -> Outcome[T]:

@@ -57,10 +57,10 @@ class OpenStream:
             self.heard_ms = until_ms
             self.came_further = True
 
-    def understand(self, track: str, until_ms: int) -> None:
-        """A final of this track, or a pause, has ended here."""
-        if until_ms > self.final_ms.get(track, self.offset_ms):
-            self.final_ms[track] = until_ms
+    def understand(self, whose: str, until_ms: int) -> None:
+        """A final of one service and one track, or a pause, has ended here."""
+        if until_ms > self.final_ms.get(whose, self.offset_ms):
+            self.final_ms[whose] = until_ms
             self.came_further = True
 
     def place(self, at: int) -> int:
@@ -80,7 +80,7 @@ class Ledger:
         self.connection = connection
         self.owner = owner
         self.now = now
-        self._endpoints = endpoints or {}
+        self.endpoints = endpoints or {}
         self._streams: dict[tuple[str, str], OpenStream] = {}
         self._sequences: dict[int, int] = {}  # of each call's newest event
         self._said: list[tuple[Json, Segment, Json]] = []  # rows, what they are, and their events' data to be filled in
@@ -103,6 +103,7 @@ class Ledger:
         stream_id, stream_sid = (None, None) if stream is None else (stream.id, stream.sid)
         row = {name: getattr(segment, name) for name in _OF_SEGMENT}
         row |= {"call_id": call_id, "stream_id": stream_id, "words": [word_as_json(word) for word in segment.words]}
+        row["searchable"] = segment.text
         data: Json = {"call_sid": call_sid, "stream_sid": stream_sid}
         self._said.append((row, segment, data))
         self.announce(call_id, Kind.SEGMENT_FINAL, segment.created_at, data)
@@ -142,7 +143,7 @@ class Ledger:
                 "next_at": self.now,
             }
             for event, event_id in zip(announced, ids, strict=True)
-            for endpoint, kinds in self._endpoints.items()
+            for endpoint, kinds in self.endpoints.items()
             if event["kind"] in kinds
         ]
         if rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from math import inf
 from typing import Any, Final
 
@@ -13,8 +14,8 @@ from relay.store import reading
 from relay.store.ledger import Ledger, OpenStream
 from relay.store.owner import is_gone
 from relay.store.records import Gap, Json, Kind, as_time
-from relay.store.tables import calls, gaps, owners, streams
-from relay.store.telling import Stretch, holes, storable, summary_of, uncovered
+from relay.store.tables import calls, events, gaps, owners, streams
+from relay.store.telling import Stretch, final_until, holes, storable, summary_of, uncovered
 
 KILLED: Final = "the program was stopped before the stream had ended"
 UNHEARD: Final = "the program was stopped before this was transcribed"
@@ -128,28 +129,46 @@ def _name_holes(ledger: Ledger, stream: OpenStream, at: int) -> None:
 
 
 def _name_unheard(ledger: Ledger, stream: OpenStream, at: int) -> None:
-    """Names what of a dead stream's tracks came after their newest finals, and nobody else transcribes or has named."""
+    """Names what of a dead stream's tracks came after their newest finals, and nobody else transcribes or has named;
+    for each service by itself, if several listened side by side."""
     its = {row.id: row for row in ledger.connection.execute(select(streams).where(streams.c.call_id == stream.call_id))}
     dead = its.pop(stream.id)
     if dead.final_ms is None or not dead.services:
         return
-    known = select(gaps.c.track, gaps.c.start_ms, gaps.c.end_ms).where(gaps.c.call_id == stream.call_id)
-    named = ledger.connection.execute(known).all()
-    for track in stream.tracks:
-        covered = [(gap.start_ms, gap.end_ms) for gap in named if gap.track == track]
-        covered += [(row.offset_ms, _transcribed_ms(row, track)) for row in its.values() if track in row.tracks]
-        for start_ms, end_ms in uncovered(dead.final_ms.get(track, dead.offset_ms), dead.heard_ms, covered):
+    known = select(gaps.c.track, gaps.c.start_ms, gaps.c.end_ms, gaps.c.service).where(gaps.c.call_id == stream.call_id)
+    named, others = ledger.connection.execute(known).all(), its.values()
+    for track, service in product(stream.tracks, _listened(ledger.connection, dead)):
+        covered = [(gap.start_ms, gap.end_ms) for gap in named if gap.track == track and _is_of(gap.service, service)]
+        covered += [(row.offset_ms, _transcribed_ms(row, track, service)) for row in others if track in row.tracks]
+        final_ms = max(final_until(dead.final_ms, track, service), dead.offset_ms)
+        for start_ms, end_ms in uncovered(final_ms, dead.heard_ms, covered):
             if end_ms - start_ms >= LEAST_MS:
-                ledger.miss(stream, Gap(0, track, start_ms, end_ms, UNHEARD, None, filled=False), at)
+                ledger.miss(stream, Gap(0, track, start_ms, end_ms, UNHEARD, service, filled=False), at)
 
 
-def _transcribed_ms(row: Row[Any], track: str) -> float:
-    """Up to where a stream's track is transcribed; a live one's will be."""
+def _listened(connection: Connection, row: Row[Any]) -> list[str | None]:
+    """The services that listened to a stream side by side; None: one at a time. Only who listens alone is taken over
+    from (relay.listening), so where that happened nobody listened beside."""
+    since = events.c.call_id == row.call_id, events.c.created_at >= row.started_at
+    query = select(events.c.data).where(*since, events.c.kind == Kind.SERVICE_REPLACED.value)
+    was_relieved = any(data["stream_sid"] == row.sid for data in connection.scalars(query))
+    return [None] if was_relieved or len(row.services) == 1 else list(row.services)
+
+
+def _is_of(noted: str | None, service: str | None) -> bool:
+    """Whether a gap is one of this service, as far as is noted; of None any is."""
+    return service is None or noted in (None, service)
+
+
+def _transcribed_ms(row: Row[Any], track: str, service: str | None) -> float:
+    """Up to where a stream's track is transcribed, by this service if it is given; a live one's will be."""
+    if service is not None and service not in row.services:
+        return float(row.offset_ms)
     if row.ended_at is None:
         return inf
     finals: dict[str, int] = row.final_ms or {}
     was_whole = bool(finals) and row.summary is not None
-    return float(row.heard_ms if was_whole else finals.get(track, row.offset_ms))
+    return float(row.heard_ms if was_whole else final_until(finals, track, service))
 
 
 def _stretch(row: Row[Any]) -> Stretch:

@@ -15,6 +15,8 @@ from relay.store.tables import calls, deliveries, events, owners
 from relay.store.telling import storable
 
 LEASE_MS: Final = 60_000  # for so long a delivery is one worker's; then, if nothing was noted, it is due again
+UNSENT_MS: Final = 3 * 24 * 3600 * 1000  # for about so long what was not taken is sent again
+UNKNOWN: Final = "nobody sends to this endpoint any more"
 
 _PENDING: Final = deliveries.c.state == DeliveryState.PENDING.value
 
@@ -59,6 +61,14 @@ def free_leases(ledger: Ledger) -> None:
     """Makes due what processes that are gone were about to send, or have sent and not noted."""
     theirs = deliveries.c.lessee.in_(dead_lessees(ledger.connection, ledger.now))
     ledger.connection.execute(update(deliveries).where(_PENDING, theirs), {"next_at": ledger.now, "lessee": None})
+
+
+def give_up(ledger: Ledger) -> None:
+    """Gives up what nobody has sent for days to endpoints that are not known any more. While it was due another process
+    may have known them."""
+    unsent = _PENDING, deliveries.c.next_at < ledger.now - UNSENT_MS, deliveries.c.endpoint.not_in(ledger.endpoints)
+    row = {"state": DeliveryState.FAILED.value, "last_error": UNKNOWN, "lessee": None}
+    ledger.connection.execute(update(deliveries).where(*unsent), row)
 
 
 def note(ledger: Ledger, attempts: Sequence[Attempt]) -> None:

@@ -11,18 +11,16 @@ from typing import Final
 from relay.store.records import Part
 from relay.store.telling import storable
 
-# What stands between words: blanks, ASCII's signs, and the signs and quotation marks of the world's scripts. It is a
-# regular expression's class in Python and in PostgreSQL; the migration that made the index there has a copy.
-SEPARATORS: Final = r"\s!-/:-@\[-`{-~\u00a0-\u00bf\u2000-\u206f\u3000-\u303f"
-ACCENTS: Final = r"\u0300-\u036f"
 SNIPPET: Final = 200  # characters of a text that are shown around what was found
 BEFORE: Final = 60  # characters of these, at most, before the first match
 
 LONGEST_QUERY: Final = 500  # characters; each word costs time
 SHORTEST_BEGINNING: Final = 2  # letters; with one, half of all words begin
+LONGEST_WORD: Final = 250  # characters that count; PostgreSQL takes no more than 2046 bytes
 
-_WORD: Final = re.compile(f"[^{SEPARATORS}]+")
-_ACCENTS: Final = re.compile(f"[{ACCENTS}]+")
+_WORD: Final = re.compile(r"[^\W_][^ ]*")
+# Accents, and what only changes how a character looks, as of an emoji's 5.
+_ACCENTS: Final = re.compile("[\u0300-\u036f\u20d0-\u20ff\ufe00-\ufe0f\U000e0100-\U000e01ef]+")
 _TERM: Final = re.compile(r'"([^"]*)(?:"(\*)?|$)|([^\s"]+)')
 
 
@@ -39,15 +37,15 @@ def terms(query: str) -> tuple[Term, ...]:
     quotation mark around words or a star behind them."""
     found = []
     for phrase, star, word in _TERM.findall(storable(query, LONGEST_QUERY)):
-        if words := tuple(_WORD.findall(phrase or word)):
+        if words := words_of(phrase or word):
             is_prefix = bool(star) or word.endswith("*")
             found.append(Term(words, is_prefix and len(words[-1]) >= SHORTEST_BEGINNING))
     return tuple(found)
 
 
-def without_accents(word: str) -> str:
-    """The word in its plainest letters, as PostgreSQL's index has it."""
-    return _ACCENTS.sub("", unicodedata.normalize("NFD", word))
+def words_of(text: str) -> tuple[str, ...]:
+    """The words of a text in their plainest letters, as both databases' indexes have them: so both find the same."""
+    return tuple(word for _, _, word in _words_at(text))
 
 
 def snippet(text: str, wanted: Sequence[Term]) -> tuple[Part, ...]:
@@ -67,12 +65,11 @@ def snippet(text: str, wanted: Sequence[Term]) -> tuple[Part, ...]:
 
 def _matches(text: str, wanted: Sequence[Term]) -> Iterator[tuple[int, int]]:
     """From where to where the text has what was looked for, in order."""
-    words = [(match.start(), match.end(), _plain(match.group())) for match in _WORD.finditer(text)]
-    plain = [(tuple(map(_plain, term.words)), term.is_prefix) for term in wanted]
+    words = list(_words_at(text))
     for index, (start, _, _) in enumerate(words):
-        for term, is_prefix in plain:
-            here = words[index : index + len(term)]
-            if _is(term, [word for _, _, word in here], is_prefix):
+        for term in wanted:
+            here = words[index : index + len(term.words)]
+            if _is(term.words, [word for _, _, word in here], term.is_prefix):
                 yield start, here[-1][1]
                 break
 
@@ -83,8 +80,29 @@ def _is(term: tuple[str, ...], words: list[str], is_prefix: bool) -> bool:
     return words[-1].startswith(term[-1]) if is_prefix else words[-1] == term[-1]
 
 
+def _words_at(text: str) -> Iterator[tuple[int, int, str]]:
+    """From where to where there are words, and which."""
+    for match in _WORD.finditer(text.translate(_SPACED)):
+        yield match.start(), match.end(), _plain(match.group())
+
+
 def _plain(word: str) -> str:
-    return without_accents(word).casefold()
+    if not word.isascii():
+        plain = _ACCENTS.sub("", unicodedata.normalize("NFD", word.casefold()))
+        return unicodedata.normalize("NFC", plain)[:LONGEST_WORD]
+    return word.lower()[:LONGEST_WORD]
+
+
+class _Spaced(dict[int, str]):
+    """A blank for each character that is no letter, number or mark on one; each is looked up once."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        self[code] = character if unicodedata.category(character)[0] in "LNM" else " "
+        return self[code]
+
+
+_SPACED: Final = _Spaced()
 
 
 def _window(text: str, match: int) -> tuple[int, int]:

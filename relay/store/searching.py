@@ -7,9 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, column, exists, func, literal, literal_column, select, table, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    cast,
+    column,
+    exists,
+    func,
+    literal,
+    literal_column,
+    select,
+    table,
+    text,
+)
+from sqlalchemy.dialects.postgresql import TSQUERY
 
-from relay.store.query import Term, without_accents
+from relay.store.query import Term
 from relay.store.tables import calls, segments
 
 NEWEST: Final = 5000  # segments that are looked through first: what is common is found there
@@ -71,7 +84,7 @@ def _matches(match: ColumnElement[str]) -> ColumnElement[bool]:
 
 
 def _fts5(terms: Sequence[Term]) -> str:
-    """The terms in FTS5's language. They hold no quotation marks: those are separators."""
+    """The terms in FTS5's language. They hold letters and numbers only."""
     phrases = (f'"{" ".join(term.words)}"{" *" if term.is_prefix else ""}' for term in terms)
     return f"text : ({' AND '.join(phrases)})"
 
@@ -104,8 +117,6 @@ class PostgresIndex(Index):
     The planner would make that choice by itself, but by a guess at how common a word is; here it is found out.
     """
 
-    _searchable: Final[ColumnElement[object]] = literal_column("segments.searchable")
-
     def newest(self, connection: Connection, terms: Sequence[Term], within: Within, limit: int) -> list[int]:
         """The ids of the segments that have all the terms, newest first."""
         found = select(segments.c.id).where(self._matches(terms), *_conditions(within))
@@ -127,15 +138,13 @@ class PostgresIndex(Index):
         return calls.c.id.in_(select(segments.c.call_id).where(self._matches(terms)))
 
     def _matches(self, terms: Sequence[Term]) -> ColumnElement[bool]:
-        query = func.to_tsquery("simple", _tsquery(terms))
-        return self._searchable.op("@@", is_comparison=True)(query)
+        return segments.c.searchable.op("@@", is_comparison=True)(cast(literal(_tsquery(terms)), TSQUERY))
 
 
 def _tsquery(terms: Sequence[Term]) -> str:
-    """The terms in PostgreSQL's language. They hold neither ' nor \\: those are separators."""
+    """The terms in PostgreSQL's language. They hold letters and numbers only."""
     return " & ".join(
-        "(" + " <-> ".join(f"'{without_accents(word)}'" for word in term.words) + (":*)" if term.is_prefix else ")")
-        for term in terms
+        "(" + " <-> ".join(f"'{word}'" for word in term.words) + (":*)" if term.is_prefix else ")") for term in terms
     )
 
 

@@ -18,6 +18,7 @@ from gevent.event import Event as Flag
 from gevent.lock import BoundedSemaphore
 from sqlalchemy.exc import SQLAlchemyError
 
+from relay.errors import SettingsError
 from relay.events import Transcript
 from relay.hub import Happened
 from relay.protocol import CallInfo
@@ -46,6 +47,7 @@ SCOUR_STEPS: Final = 200  # pages of the index that are rewritten in one transac
 FORGET_AT_ONCE: Final = 20  # calls in one transaction: what is said meanwhile waits for it
 LET_GO_WITHIN: Final = 2.0  # seconds that a thread may take to close its connection
 A_DAY_MS: Final = 24 * 3600 * 1000
+FROM_NOW_ON: Final = 2**62  # an event's id that no event has
 
 EventListener = Callable[[Sequence[Event]], None]
 Beside = Callable[[str], Iterable[Path]]
@@ -74,8 +76,9 @@ class Store:
         self._recordings = recordings
         self._beside = beside
         self._owner = this_process()
-        self._readers = Threads(self._database.reader, READERS)
-        self._writers = Threads(self._database.writer, 1)
+        here, ready, make_ready = self._database.here, self._database.found_ready, self._database.make_ready
+        self._readers = Threads(self._database.reader, READERS, here=here, prepare=ready)
+        self._writers = Threads(self._database.writer, 1, here=here, prepare=make_ready)
         self._writer = Writer(
             self._writers,
             self._owner,
@@ -87,24 +90,31 @@ class Store:
         self._outages = Outages()
         self._listeners: list[EventListener] = []
         self._scour, self._one_scours = Flag(), BoundedSemaphore()  # something was deleted
-        self._told = 0  # the newest event that the listeners know
+        self._told = FROM_NOW_ON  # the newest event that the listeners know
+        self._is_new = Flag()  # to what is in the database, which was just opened or made anew, we have not looked yet
         self._background = [gevent.Greenlet(run) for run in (self._follow, self._tidy, self._scour_when_told)]
 
     # --- Its life -------------------------------------------------------------------------------------------
 
-    def open(self, say: Callable[[str], None] = lambda line: None) -> None:
+    def open(self, say: Callable[[str], None] = lambda line: None, *, at_any_rate: bool = False) -> None:
         """Makes the tables or brings them up to date, and begins to write. What killed processes left live is closed
         first, what is too old deleted soon after. Raises SettingsError when the database is not to be had.
+
+        `at_any_rate`: begins in trouble when that may pass (it is away, or full), and does all this when it has passed.
         """
-        standing = self._readers.do(self._database.standing)
-        if standing is Standing.OLD:
-            say("The database is brought up to date. With many calls in it this takes a while.")
-        if standing is not Standing.CURRENT:
-            self._writers.do(self._database.migrate)
-        self._writer.start()
-        with suppress(StoreError):  # said already, and tried again
+        try:
+            if self._readers.do(self._database.standing) is Standing.OLD:
+                say("The database is brought up to date. With many calls in it this takes a while.")
+            self._writers.do(self._database.make_ready)
             self._told = self.newest_event_id()
-            self._close_dead()
+        except StoreError as trouble:
+            if not at_any_rate:
+                raise SettingsError(f"DATABASE_URL: {trouble}") from trouble
+            self._writer.start(f"{trouble} See to it, or to DATABASE_URL.")
+        else:
+            self._writer.start()
+            with suppress(StoreError):  # said already, and tried again
+                self._close_dead()
         for greenlet in self._background:
             greenlet.link_exception(_report)
             greenlet.start()
@@ -226,35 +236,39 @@ class Store:
 
         Raises StillLive while it runs.
         """
-        deleted = self._writer.ask(lambda ledger: writing.delete_call(ledger, sid))
-        self._remove(self._files_of(deleted))
-        self._scour.set()
+        deleted = self._writer.ask(lambda ledger: self._without_files(writing.delete_call(ledger, sid)))
+        if deleted:
+            self._scour.set()
         return bool(deleted)
 
     def scour(self) -> None:
         """Overwrites what the index for search still has of deleted calls, step by step, so that others may write in
-        between. The store does so by itself after each deletion; who is about to close it waits here."""
+        between. The store does so by itself after each deletion, and when a process was killed before it had; who is
+        about to close it waits here."""
         with self._one_scours:
             self._scour.clear()
+            if not (owed := self._readers.run(writing.owed)):
+                return
             steps = -SCOUR_STEPS  # negative: all of the index, from now on
             while self._writer.ask(partial(_scour, steps=steps)):
                 steps = SCOUR_STEPS
-            self._readers.do(self._database.empty_log)
+            if self._readers.do(self._database.empty_log):
+                self._writer.ask(lambda ledger: writing.settle(ledger, owed))
 
     def note_recording(self, sid: str, path: str) -> bool:
         """Notes where a call's recording lies. False if there is no such call."""
         return self._writer.ask(lambda ledger: writing.note_recording(ledger, sid, path))
 
     def fill_gap(
-        self, gap_id: int, finals: Iterable[Transcript], service: str, rest: Sequence[tuple[int, int]] = ()
+        self, sid: str, gap: Gap, finals: Iterable[Transcript], service: str, rest: Sequence[tuple[int, int]] = ()
     ) -> bool:
-        """Puts what was said in a gap into its place and marks the gap as filled, at once or not at all. Times are the
-        call's. False if there is no such gap or it is filled already: nothing is stored twice.
+        """Puts what was said in a call's gap into its place and marks the gap as filled, at once or not at all. Times
+        are the call's. False if the call has no such gap any more, or it is filled already: nothing is stored twice.
 
         `rest`: from where to where nobody could hear it still; that stays a gap.
         """
         said = list(finals)
-        return self._writer.ask(lambda ledger: writing.fill_gap(ledger, gap_id, said, service, rest))
+        return self._writer.ask(lambda ledger: writing.fill_gap(ledger, sid, gap, said, service, rest))
 
     # --- Webhooks -------------------------------------------------------------------------------------------
 
@@ -294,6 +308,9 @@ class Store:
     # --- What was stored is told ----------------------------------------------------------------------------
 
     def _on_written(self, written: Written) -> None:
+        if written.found is not None:
+            self._told = min(self._told, written.found)
+            self._is_new.set()
         if written.events is not None:
             self._tell_news(written.events)
         elif not self._listeners:  # one that came meanwhile is told by `_follow`
@@ -317,13 +334,15 @@ class Store:
         newest that is known."""
         while True:
             gevent.sleep(FOLLOW_EVERY)
-            with suppress(StoreError):
+            try:
                 if not self._listeners:
                     newest = self.newest_event_id()
                     if not self._listeners:
                         self._told = max(self._told, newest)
                 while self._listeners and (news := self.events_after(self._told, limit=PAGE_MOST)):
                     self._tell_news(news)
+            except StoreError:
+                self._writer.look()  # also while nothing is said: it tells of trouble, and mends what can be mended
 
     # --- What is old or dead --------------------------------------------------------------------------------
 
@@ -335,7 +354,8 @@ class Store:
                 if monotonic() >= forget_at:
                     self._forget_old()
                     forget_at = monotonic() + FORGET_EVERY
-            gevent.sleep(TIDY_EVERY)
+            self._is_new.wait(TIDY_EVERY)
+            self._is_new.clear()
 
     def _close_dead(self) -> None:
         dead = self._readers.run(lambda connection: lifetime.dead_streams(connection, self._owner, now_ms()))
@@ -346,11 +366,15 @@ class Store:
 
     def _forget_old(self) -> None:
         self._writer.ask(writing.forget_owners)
+        self._writer.ask(outbox.give_up)
+        if self._readers.run(writing.owed):
+            self._scour.set()
         if self._keep_days is None:
             return
         before = now_ms() - self._keep_days * A_DAY_MS
-        while deleted := self._writer.ask(lambda ledger: writing.delete_ended_before(ledger, before, FORGET_AT_ONCE)):
-            self._remove(self._files_of(deleted))
+        while self._writer.ask(
+            lambda ledger: self._without_files(writing.delete_ended_before(ledger, before, FORGET_AT_ONCE))
+        ):
             self._scour.set()
         if (folder := self._recordings) is not None:
             self._remove(self._readers.run(lambda connection: sounds.orphans(connection, folder, before)))
@@ -370,8 +394,14 @@ class Store:
                 yield recording
             yield from self._beside(sid)
 
+    def _without_files(self, deleted: Deleted) -> Deleted:
+        """Deletes the files of calls before the transaction that deletes these is committed: whoever is killed in
+        between leaves a call without sound, which can be deleted again, and no sound that nobody knows of."""
+        sounds.unlink(self._files_of(deleted))
+        return deleted
+
     def _remove(self, files: Iterable[str | Path]) -> None:
-        """Deletes files, when what was known of their calls is gone; which they are a thread may have to look up."""
+        """Deletes files of which no call is known."""
         self._readers.do(partial(sounds.unlink, files))
 
 

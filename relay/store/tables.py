@@ -1,4 +1,4 @@
-"""The tables, the same in SQLite and PostgreSQL. What is not the same, the index for search, the migrations make.
+"""The tables, the same in SQLite and PostgreSQL. What is not the same, the indexes for search, the migrations make.
 
 `_at`: milliseconds since 1970. `_ms`: milliseconds on the call's clock.
 """
@@ -19,15 +19,36 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
     text,
 )
+from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.engine import Dialect
+
+from relay.store.query import words_of
 
 NUMBER: Final = BigInteger().with_variant(Integer(), "sqlite")  # SQLite counts up its INTEGER keys, and no other
 _LIVE: Final = text("ended_at IS NULL")
 _PENDING: Final = text("state = 'pending'")
 
 metadata: Final = MetaData()
+
+
+class Searchable(TypeDecorator[str]):
+    """A text's words, as the database's index takes them: a tsvector in PostgreSQL, and in SQLite a blank between."""
+
+    impl = Text().with_variant(TSVECTOR(), "postgresql")
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """The words of a text."""
+        if value is None:
+            return None
+        words = words_of(value)
+        if dialect.name == "postgresql":
+            words = tuple(f"'{word}':{number}" for number, word in enumerate(words, 1))
+        return " ".join(words)
 
 
 def _key() -> Column[int]:
@@ -92,6 +113,7 @@ segments: Final = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("text", Text, nullable=False),
     Column("words", JSON, nullable=False),
+    Column("searchable", Searchable),  # the words of its text; null: written by a version that did not know it
     Index("segments_of_call", "call_id", "start_ms"),
     Index("segments_of_stream", "stream_id"),
     Index("segments_by_speaker", "speaker", "id"),

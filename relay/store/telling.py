@@ -28,16 +28,29 @@ LONGEST_SID: Final = 200  # characters; Twilio's have 34
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a stream's audio has come, and for each track where its newest final ended: also one that is a pause."""
+    """How far a stream's audio has come, and for each track and service where the newest final ended, also one that is
+    a pause."""
 
     until_ms: int = 0
     final_ms: Mapping[str, int] = field(default_factory=dict)
 
-    def further(self, event: Listened | Transcript) -> Progress:
-        """What it is after this was told."""
+    def further(self, event: Listened | Transcript, service: str) -> Progress:
+        """What it is after this was told, by the service if it is a final."""
         if isinstance(event, Listened):
             return Progress(event.until_ms, self.final_ms)
-        return Progress(self.until_ms, {**self.final_ms, str(event.track): event.end_ms})
+        return Progress(self.until_ms, {**self.final_ms, heard_by(event.track, service): event.end_ms})
+
+
+def heard_by(track: str, service: str) -> str:
+    """Whose finals of which track, as it is noted of a stream."""
+    return f"{track} {service}".rstrip()
+
+
+def final_until(final_ms: Mapping[str, int], track: str, service: str | None) -> int:
+    """Where the newest final of a track ended, by any service or by this one; 0 if there is none. What nobody noted
+    whose it was is everybody's."""
+    whose = {track, heard_by(track, service)} if service else {key for key in final_ms if key.split(" ")[0] == track}
+    return max((end_ms for key, end_ms in final_ms.items() if key in whose), default=0)
 
 
 @dataclass(frozen=True, slots=True)

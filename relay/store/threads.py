@@ -14,7 +14,7 @@ from gevent.threadpool import ThreadPool
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 
-from relay.store.database import StoreError, sentence
+from relay.store.database import Place, StoreError, sentence
 
 T = TypeVar("T")
 
@@ -37,12 +37,20 @@ class Outcome(Generic[T]):
 
 
 class Threads:
-    """So many threads, each with a connection of its own while it works. Connections are kept until one fails."""
+    """So many threads, each with a connection of its own while it works. Connections are kept until one fails.
 
-    def __init__(self, engine: Engine, most: int) -> None:
+    `here` tells which database is there now: a connection to another one is not used again. `prepare` is done before
+    each new connection, and tells to which database that will be.
+    """
+
+    def __init__(
+        self, engine: Engine, most: int, *, here: Callable[[], Place | None], prepare: Callable[[], Place]
+    ) -> None:
         self._engine = engine
+        self._here = here
+        self._prepare = prepare
         self._pool = ThreadPool(most)
-        self._kept: deque[Connection] = deque()
+        self._kept: deque[tuple[Place, Connection]] = deque()
 
     def start(self, work: Callable[[Connection], T]) -> AsyncResult[Outcome[T]]:
         """Begins to do the work, in a transaction. Waits for a thread that has nothing to do."""
@@ -67,7 +75,7 @@ class Threads:
         """Lets go of the connections that are not in use, and of the threads."""
         with gevent.Timeout(within, False):  # type: ignore[arg-type]  # documented: it then ends silently
             while self._kept:
-                self._pool.spawn(_let_go, self._kept.popleft()).get()
+                self._pool.spawn(_let_go, self._kept.popleft()[1]).get()
         self._pool.kill()
 
     # --- In a thread ----------------------------------------------------------------------------------------
@@ -76,26 +84,31 @@ class Threads:
         """With a connection that was kept, or with a new one when there is none or all were lost meanwhile."""
         while (kept := self._kept_one()) is not None:
             try:
-                return self._transact(kept, work)
+                return self._transact(*kept, work)
             except DBAPIError as failure:
                 if not failure.connection_invalidated:
                     raise
-        return self._transact(self._engine.connect(), work)
+        place = self._prepare()
+        return self._transact(place, self._engine.connect(), work)
 
-    def _kept_one(self) -> Connection | None:
-        try:
-            return self._kept.pop()
-        except IndexError:
-            return None
+    def _kept_one(self) -> tuple[Place, Connection] | None:
+        here = self._here()
+        with suppress(IndexError):
+            while True:
+                place, connection = self._kept.pop()
+                if place == here:
+                    return place, connection
+                _let_go(connection)
+        return None
 
-    def _transact(self, connection: Connection, work: Callable[[Connection], T]) -> T:
+    def _transact(self, place: Place, connection: Connection, work: Callable[[Connection], T]) -> T:
         try:
             with connection.begin():
                 value = work(connection)
         except BaseException:
             _let_go(connection)
             raise
-        self._kept.append(connection)
+        self._kept.append((place, connection))
         return value
 
 

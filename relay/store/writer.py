@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import gevent
 from gevent.event import Event as Flag
 
+from relay.errors import SettingsError
 from relay.events import Listened, StreamBegun, StreamEnded, Transcript
 from relay.protocol import CallInfo
 from relay.speech import backoff
@@ -57,10 +58,13 @@ class Writer:
         self._on_unsaved = on_unsaved
         self._asked: list[Asked[Any]] = []
         self._live: dict[CallInfo, Progress] = {}  # streams, and how far they have come
+        self._begun: dict[CallInfo, Heard] = {}  # the same, as far as is written, and how they began
         self._offsets: dict[str, int] = {}  # of live streams, on their calls' clocks
         self._number = 0  # of the newest batch
         self._in_hand = 0  # things in the batch that is being written
         self._beat_at = 0.0
+        self._looks = False  # whether the database is well
+        self._last_at: int | None = None  # when the newest of what is written was begun
         self._closing = Flag()
         self._wake = Flag()
         self._greenlet = gevent.Greenlet(self._run)
@@ -74,10 +78,18 @@ class Writer:
         """Where a live stream begins on its call's clock; 0 until that is written."""
         return self._offsets.get(stream_sid, 0)
 
-    def start(self) -> None:
-        """Begins to write."""
+    def start(self, trouble: str = "") -> None:
+        """Begins to write; in trouble, if there is some already."""
+        if trouble:
+            self._be_in_trouble(trouble, self._batch((), ()))
+            self.look()
         self._greenlet.link_exception(self._report)
         self._greenlet.start()
+
+    def look(self) -> None:
+        """Has it found out whether the database is well, also if there is nothing to write."""
+        self._looks = True
+        self._wake.set()
 
     def put(self, heard: Heard) -> None:
         """Takes something that was heard. Never waits."""
@@ -86,7 +98,7 @@ class Writer:
         match heard.event:
             case Listened() | Transcript(text="") as event:
                 if heard.call in self._live:
-                    self._live[heard.call] = self._live[heard.call].further(event)
+                    self._live[heard.call] = self._live[heard.call].further(event, heard.service)
                 return
             case StreamBegun():
                 self._live[heard.call], self._offsets[heard.call.stream_sid] = Progress(), 0
@@ -135,8 +147,9 @@ class Writer:
     def _take(self) -> Batch | None:
         """What there is to write; a sign of life at least, while calls run."""
         is_due = bool(self._live) and monotonic() > self._beat_at
-        if not (self.backlog or self._asked or is_due):
+        if not (self.backlog or self._asked or is_due or self._looks):
             return None
+        self._looks = False
         heard, at = self.backlog.take(BATCH_MOST), now_ms()
         if is_due and not self.backlog:  # a pause is noted after the words before it
             self._beat_at = monotonic() + BEAT_EVERY
@@ -154,7 +167,9 @@ class Writer:
         while (failure := self._attempt(batch)) is not None:
             if isinstance(failure, Unwritable):
                 return self._write_in_parts(batch, failure)
-            self._be_in_trouble(sentence(failure), batch)
+            self._be_in_trouble(sentence(failure), batch, is_for_good=isinstance(failure, SettingsError))
+            if self._closing.is_set() and not self.waiting:
+                return None
             batch = replace(batch, asked=())
             if self._closing.wait(next(delays)):
                 gevent.sleep(RETRY_FIRST)
@@ -162,8 +177,18 @@ class Writer:
 
     def _attempt(self, batch: Batch) -> Exception | None:
         """Writes a batch and tells what came of it. Gives the failure, if it is one."""
-        work = partial(write, batch=batch, owner=self._owner, endpoints=self._endpoints, told=self._told())
-        result = self._threads.start(work)
+        at = now_ms()
+        result = self._threads.start(
+            partial(
+                write,
+                batch=batch,
+                owner=self._owner,
+                endpoints=self._endpoints,
+                told=self._told(),
+                begun=tuple(self._begun.values()),
+                last_at=self._last_at,
+            )
+        )
         gevent.wait([result], timeout=SLOW_AFTER)
         if not result.ready():
             self._be_in_trouble(f"The database has not answered for {SLOW_AFTER:g} s.", batch)
@@ -172,11 +197,20 @@ class Writer:
             return outcome.error
         self._be_well()
         written = outcome.get()
+        self._last_at = at
+        self._note_begun(batch.heard)
         self._offsets |= {sid: at for sid, at in written.offsets.items() if sid in self._offsets}
         for asked, answer in zip(batch.asked, written.answers, strict=False):
             asked.tell(answer)
         self._on_written(written)
         return None
+
+    def _note_begun(self, written: Sequence[Heard]) -> None:
+        for heard in written:
+            if isinstance(heard.event, StreamBegun):
+                self._begun[heard.call] = heard
+            elif isinstance(heard.event, StreamEnded):
+                self._begun.pop(heard.call, None)
 
     def _write_in_parts(self, batch: Batch, failure: Unwritable) -> None:
         """Something in the batch cannot be written. Finds it, and writes the rest."""
@@ -196,13 +230,14 @@ class Writer:
 
     # --- Trouble --------------------------------------------------------------------------------------------
 
-    def _be_in_trouble(self, what: str, batch: Batch) -> None:
+    def _be_in_trouble(self, what: str, batch: Batch, *, is_for_good: bool = False) -> None:
         """Says it once; those who asked do not wait for the end of it; live viewers see what is said all the same."""
-        was_well = not self.trouble
-        self.trouble = what
+        before, self.trouble = self.trouble, what
         self._refuse([*batch.asked, *self._asked])
         self._asked = []
-        if was_well:
+        if before and is_for_good and what != before:
+            log.warning("%s", what)
+        elif not before:
             log.warning("%s Calls go on, and what is said waits here until it can be stored.", what)
             self._show_unsaved([*batch.heard, *self.backlog.finals()])
 

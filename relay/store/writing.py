@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Row, delete, select, update
+from sqlalchemy import Connection, Row, Select, delete, select, update
 
 from relay.errors import RelayError
 from relay.events import (
@@ -27,7 +27,7 @@ from relay.store import lifetime, records
 from relay.store.ledger import Ledger, OpenStream
 from relay.store.records import Kind
 from relay.store.tables import calls, gaps, owners, streams
-from relay.store.telling import Heard, Progress, segment_of, storable, uncovered
+from relay.store.telling import Heard, Progress, heard_by, segment_of, storable, uncovered
 
 FORGOTTEN_MS: Final = 24 * 3600 * 1000  # after which a process that has no live stream is not remembered
 
@@ -69,13 +69,13 @@ def enter(ledger: Ledger, heard: Heard) -> None:
     match heard.event:
         case Transcript() as said:
             stream.reach(said.end_ms + stream.offset_ms)
-            stream.understand(str(said.track), said.end_ms + stream.offset_ms)
+            stream.understand(heard_by(said.track, heard.service), said.end_ms + stream.offset_ms)
             segment = segment_of(said, heard.service, stream.offset_ms, heard.at)
             ledger.say(stream.call_id, stream.call_sid, stream, segment)
         case Progress(until_ms, final_ms):
             stream.reach(until_ms + stream.offset_ms)
-            for track, end_ms in final_ms.items():
-                stream.understand(track, end_ms + stream.offset_ms)
+            for whose, end_ms in final_ms.items():
+                stream.understand(whose, end_ms + stream.offset_ms)
         case Gap() as gap:
             _miss(ledger, stream, gap, heard)
         case ServiceReplaced() as replaced:
@@ -125,26 +125,37 @@ def _note(ledger: Ledger, stream: OpenStream, kind: Kind, at: int, **what: str |
 
 
 def fill_gap(
-    ledger: Ledger, gap_id: int, finals: Iterable[Transcript], service: str, rest: Sequence[tuple[int, int]]
+    ledger: Ledger,
+    sid: str,
+    gap: records.Gap,
+    finals: Iterable[Transcript],
+    service: str,
+    rest: Sequence[tuple[int, int]],
 ) -> bool:
     """Puts what was said in a gap into its place, once. The rest, which nobody could hear, stays a gap."""
-    query = select(gaps, calls.c.sid).join(calls).where(gaps.c.id == gap_id, ~gaps.c.filled)
-    gap = ledger.connection.execute(query).one_or_none()
-    parts = [] if gap is None else list(uncovered(gap.start_ms, gap.end_ms, rest))
-    if gap is None or not parts:
+    found = ledger.connection.execute(_open_gap(sid, gap)).one_or_none()
+    parts = list(uncovered(gap.start_ms, gap.end_ms, rest))
+    if found is None or not parts:
         return False
     (start_ms, end_ms), *more = parts
     ledger.connection.execute(
-        update(gaps).where(gaps.c.id == gap_id), {"start_ms": start_ms, "end_ms": end_ms, "filled": True}
+        update(gaps).where(gaps.c.id == gap.id), {"start_ms": start_ms, "end_ms": end_ms, "filled": True}
     )
     for filled, stretches in ((True, more), (False, uncovered(gap.start_ms, gap.end_ms, parts))):
         for start_ms, end_ms in stretches:
-            row = {name: getattr(gap, name) for name in ("call_id", "stream_id", "track", "reason", "service")}
+            row = {name: getattr(found, name) for name in ("call_id", "stream_id", "track", "reason", "service")}
             ledger.insert(gaps, **row, start_ms=start_ms, end_ms=end_ms, filled=filled)
     for said in finals:
         if said.is_final and said.text:
-            ledger.say(gap.call_id, gap.sid, None, segment_of(said, service, 0, ledger.now, backfilled=True))
+            ledger.say(found.call_id, sid, None, segment_of(said, service, 0, ledger.now, backfilled=True))
     return True
+
+
+def _open_gap(sid: str, gap: records.Gap) -> Select[Any]:
+    """The row of a gap that is not filled. Its id alone does not tell: SQLite gives those of deleted rows again, to
+    another call's gaps."""
+    same = (gaps.c.track == gap.track, gaps.c.start_ms == gap.start_ms, gaps.c.end_ms == gap.end_ms)
+    return select(gaps).join(calls).where(gaps.c.id == gap.id, calls.c.sid == sid, *same, ~gaps.c.filled)
 
 
 def note_recording(ledger: Ledger, sid: str, path: str) -> bool:
@@ -172,10 +183,40 @@ def delete_ended_before(ledger: Ledger, at: int, most: int) -> Deleted:
 
 
 def _delete(ledger: Ledger, gone: Sequence[Row[Any]]) -> Deleted:
-    ledger.flush()
-    ledger.connection.execute(delete(calls).where(calls.c.id.in_([call.id for call in gone])))
-    ledger.forget_all()
+    if gone:
+        ledger.flush()
+        ledger.connection.execute(delete(calls).where(calls.c.id.in_([call.id for call in gone])))
+        ledger.forget_all()
+        _owe(ledger.connection)
     return {call.sid: call.recording for call in gone}
+
+
+# SQLite keeps a number for whoever wants one (https://www.sqlite.org/pragma.html#pragma_user_version). It goes up, and
+# is odd from a deletion until the words are in no file any more: whatever is killed meanwhile, the next one finds it.
+
+
+def owed(connection: Connection) -> int:
+    """A number while deleted words are still in the index for search or in the log, another one after each deletion; 0
+    when they are not. In PostgreSQL that is the work of its autovacuum."""
+    number = _user_version(connection)
+    return number if number % 2 else 0
+
+
+def settle(ledger: Ledger, number: int) -> None:
+    """Notes that what was owed is done, unless more was deleted meanwhile."""
+    if owed(ledger.connection) == number:
+        ledger.connection.exec_driver_sql(f"PRAGMA user_version = {number + 1}")
+
+
+def _owe(connection: Connection) -> None:
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(f"PRAGMA user_version = {_user_version(connection) + 2 | 1}")
+
+
+def _user_version(connection: Connection) -> int:
+    if connection.dialect.name != "sqlite":
+        return 0
+    return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
 
 
 def forget_owners(ledger: Ledger) -> None:
