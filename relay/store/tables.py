@@ -88,7 +88,7 @@ streams: Final = Table(
     Column("started_at", BigInteger, nullable=False),
     Column("offset_ms", BigInteger, nullable=False),
     Column("heard_ms", BigInteger, nullable=False),
-    Column("final_ms", JSON(none_as_null=True)),  # of each track: up to where it is transcribed; null: nobody noted it
+    Column("final_ms", JSON(none_as_null=True)),  # of each track, by each service: up to where; null: nobody noted it
     Column("ended_at", BigInteger),
     Column("end_reason", Text),
     Column("summary", JSON(none_as_null=True)),
