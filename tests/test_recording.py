@@ -493,7 +493,7 @@ def test_a_full_disk_ends_no_call_and_is_said_once(
     one = Recorder(tmp_path, None).record(CALL, BOTH)
     say(one, 1000)
     with gevent.Timeout(10):
-        while not one.path.exists() or length_ms(one.path) < 1000:
+        while not one.path.exists() or not one.path.stat().st_size or length_ms(one.path) < 1000:
             gevent.sleep(0.01)
         with room_for(one.path.stat().st_size):
             for ms in range(1000, 2000, 100):

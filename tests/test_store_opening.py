@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("tests.databases",)
 
+pytestmark = pytest.mark.once
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="processes share a port on Linux only")
 
 
