@@ -391,5 +391,24 @@ for command in COMMANDS:
     main.add_command(command)
 
 
+def run() -> None:
+    """Runs the command, and ends this process as soon as that has closed what it opened.
+
+    The interpreter's own way out crashes now and then: before Python 3.14 a thread that wants to go on while Python
+    finalizes is thrown out of its frames, greenlet's C++ among them (CPython's issue 87135). Threads of gevent's pools
+    do, that end just then or come back from a name server.
+    """
+    try:
+        main()
+    except SystemExit as end:  # how click ends, always
+        status = int(end.code or 0)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except OSError:
+            status = 1
+        os._exit(status)
+
+
 if __name__ == "__main__":
-    main()
+    run()

@@ -328,6 +328,18 @@ def test_told_twice_it_leaves_at_once(tmp_path: Path) -> None:
     started.line("Left with 1 streams still running")
 
 
+@pytest.mark.parametrize("told", [["services"], []])
+def test_nothing_that_python_does_at_its_end_changes_how_it_ends(tmp_path: Path, told: list[str]) -> None:
+    """Such as a crash in a thread that is still there."""
+    at_the_end = "import atexit, os; atexit.register(os.abort); import app; app.run()"
+    with running(["-c", at_the_end, *told], tmp_path, {"PORT": "0"}) as started:
+        if not told:
+            started.line("Server listening on")
+            started.tell()
+        assert started.end() == 0
+    assert started.out
+
+
 # --- Several workers -----------------------------------------------------------------------------------------------
 
 
