@@ -175,8 +175,9 @@ def test_back_to_the_address_without_a_second_nothing_is_marked(viewer: Viewer) 
 def test_the_colour_around_a_linked_second_is_not_cut_off(viewers: Viewers, size: str, coloured: str) -> None:
     """A browser paints nothing beyond the edges of a box that it lays out only near the view."""
     viewer = viewers.comes_in(**SIZES[size])
-    for second in ("1", "5"):  # the first segment of its minute, and one of the other side
+    for second, track in (("1", "outbound"), ("5", "inbound")):  # the first segment of its minute, and the other side
         viewer.opens_call(RECORDED, f"#t={second}")
+        expect(marked_segment(viewer)).to_have_attribute("data-track", track)
         left, top, right = marked_segment(viewer).evaluate(ROOM_AROUND, coloured)
         assert min(left, top, right) >= AROUND
     assert viewer.page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
@@ -219,6 +220,7 @@ def test_how_far_a_service_is_behind_is_in_view_at_the_end_of_a_long_call(
             speech.hears("outbound", f"This is sentence number {number}, which takes a while.")
         expect(viewer.finals).to_have_count(21)
         expect(viewer.finals.last).to_be_in_viewport()
+        expect(behind).to_be_visible()
         expect(behind).to_be_in_viewport(ratio=1)
         assert not behind.evaluate(IS_COVERED)
         assert box_of(viewer.page.locator("#sides"))["height"] <= ROW

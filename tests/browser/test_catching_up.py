@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -13,6 +14,8 @@ from tests.browser.line import Line, line_to
 from tests.browser.serving import Server, serving
 from tests.browser.speech import Speech
 from tests.browser.viewing import Viewer, Viewers
+
+SILENT_MS: Final = 41_000  # after which a line is given up
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +99,19 @@ def test_a_browser_that_knows_it_is_offline_says_so(server: Server, speech: Spee
     viewer.context.set_offline(True)
     expect(viewer.connection).to_have_text("Offline")
     viewer.context.set_offline(False)
+    expect(viewer.connection).to_have_text("Live")
+
+
+def test_a_line_on_which_no_answer_comes_is_given_up(viewer: Viewer) -> None:
+    viewer.may_lose_network = True
+    viewer.page.clock.install()
+    viewer.page.route("**/api/live", lambda route: None)
+    with viewer.page.expect_request("**/api/live"):
+        viewer.opens()
+    expect(viewer.connection).to_have_text("Connecting")
+    viewer.page.clock.fast_forward(SILENT_MS)
+    expect(viewer.connection).to_have_attribute("data-state", "waiting")
+    viewer.page.unroute("**/api/live")
     expect(viewer.connection).to_have_text("Live")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from playwright.sync_api import expect
 
 from tests.browser.axe import obstacles
-from tests.browser.serving import Server
+from tests.browser.serving import PATIENCE, Server
 from tests.browser.viewing import PHONE, Viewers
 
 
@@ -14,6 +14,7 @@ def test_the_page_without_calls_tells_what_to_do(server: Server, viewers: Viewer
         viewer = viewers.comes_in(**how)
         first = viewer.page.get_by_role("region", name="Your first call")
         expect(first.get_by_role("button", name="Start the demo call")).to_be_visible()
+        expect(first.get_by_role("group", name="Command")).to_contain_text("simulate")
         expect(viewer.page.get_by_role("region", name="Live now")).to_have_count(0)
         assert obstacles(viewer.page) == []
 
@@ -21,7 +22,7 @@ def test_the_page_without_calls_tells_what_to_do(server: Server, viewers: Viewer
 def test_the_demo_call_is_started_from_the_page_and_its_words_come(server: Server, viewers: Viewers) -> None:
     viewer = viewers.comes_in()
     viewer.page.get_by_role("button", name="Start the demo call").click()
-    viewer.page.wait_for_url("**/calls/CA*")
+    viewer.page.wait_for_url("**/calls/CA*", timeout=PATIENCE * 1000)
     expect(viewer.connection).to_have_text("Live")
     expect(viewer.interims.or_(viewer.finals).first).to_contain_text("calling", ignore_case=True)
     other = viewers.comes_in()

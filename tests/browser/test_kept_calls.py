@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import Final
+from http import HTTPStatus
+from typing import Any, Final
 
 import pytest
 from playwright.sync_api import Locator, expect
@@ -71,6 +73,28 @@ def test_older_calls_are_shown_when_asked_for(viewer: Viewer, earlier: Locator) 
     expect(earlier.last).to_have_attribute("data-call-sid", OLDEST)
 
 
+def test_what_could_not_be_had_is_asked_for_again_and_what_was_there_stays(
+    viewer: Viewer, earlier: Locator, places: Locator
+) -> None:
+    viewer.may_lose_network = True
+    trouble = viewer.page.get_by_role("alert")
+    viewer.page.route("**/api/*cursor=*", lambda route: route.abort())
+    viewer.page.get_by_role("button", name="Show more", exact=True).click()
+    expect(trouble).to_have_text("The server cannot be reached.")
+    search(viewer, words="number", number="")
+    expect(viewer.page.get_by_text(re.compile(r"^The newest \d+ places$"))).to_be_visible()
+    were_there = places.count()
+    viewer.page.get_by_role("button", name="Show more places").click()
+    expect(viewer.page.locator("#found-count")).to_have_text("The server cannot be reached.")
+    expect(places).to_have_count(were_there)
+    viewer.page.unroute("**/api/*cursor=*")
+    viewer.page.get_by_role("button", name="Show more places").click()
+    expect(places.nth(were_there)).to_be_visible()
+    viewer.page.get_by_role("button", name="Show more", exact=True).click()
+    expect(earlier.last).to_have_attribute("data-call-sid", OLDEST)
+    expect(trouble).to_have_count(0)
+
+
 def test_calls_are_found_by_number(viewer: Viewer, earlier: Locator) -> None:
     viewer.page.get_by_role("textbox", name="Number").fill("20794")
     viewer.page.get_by_role("button", name="Search", exact=True).click()
@@ -106,6 +130,16 @@ def test_words_and_a_number_are_searched_together_and_kept_in_the_address(
     expect(earlier.first).to_have_attribute("data-call-sid", UNWANTED)
     expect(viewer.page.get_by_role("region", name="Found")).to_have_count(0)
     assert viewer.page.url == f"{viewer.url}/"
+
+
+def test_a_call_that_is_gone_before_it_is_shown_is_told_as_gone(viewer: Viewer) -> None:
+    viewer.may_lose_network = True
+    gone: dict[str, Any] = {"status": HTTPStatus.NOT_FOUND, "json": {"detail": "There is no such call."}}
+    viewer.page.route("**/transcript.json", lambda route: route.fulfill(**gone))
+    viewer.opens(f"/calls/{EVENTFUL}")
+    expect(viewer.page.get_by_role("alert")).to_have_text("There is no such call.")
+    expect(viewer.connection).to_have_text("No longer shown")
+    expect(viewer.page.locator("#announcer")).to_have_text("No longer shown.")
 
 
 def test_what_happened_is_shown_where_it_happened(viewer: Viewer) -> None:

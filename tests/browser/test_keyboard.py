@@ -112,7 +112,7 @@ def plays(viewer: Viewer) -> None:
     page = viewer.page
     recording = page.get_by_role("region", name="Recording")
     page.reload()
-    expect(viewer.finals).to_have_count(12)
+    expect(recording).to_be_visible()  # it is the last that comes: Tab leads to it then
     walk_to(page, recording.get_by_role("button", name="Play"))
     page.keyboard.press("Enter")
     expect(recording.get_by_role("button", name="Pause")).to_be_visible()
@@ -159,6 +159,9 @@ def test_a_screen_reader_is_told_finals_only(server: Server, speech: Speech, vie
     with call.stream():
         speech.hears("inbound", "This was said before.")
         viewer.opens_call(call.sid)
+        viewer.waits_until_kept(call.sid, ["This was said before."])
+        viewer.opens_call(call.sid)  # which shows it as what was said before
+        expect(viewer.connection).to_have_text("Live")
         expect(announcer).to_have_attribute("aria-live", "polite")
         announcer.evaluate(NOTE_TEXTS)
         speech.seems_to_hear("inbound", "this is an interim")

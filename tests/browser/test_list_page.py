@@ -37,6 +37,8 @@ BE_SEEN: Final = '() => { window.isSeen = true; document.dispatchEvent(new Event
 MORE_THAN_LINES: Final = 7  # browsers have six to a server
 LONG_AGO_S: Final = 2 * 3600
 SILENT_MS: Final = 6000  # after which another service may tell
+SOON_S: Final = 15  # seconds that may pass until a clock is stopped, and that no line is given up for
+LINGERS_MS: Final = 301_000  # for which a call that has ended is followed
 SHOWS_ITS_END: Final = """(one) => {
     const [shown, said] = [one, one.firstElementChild].map((each) => each.getBoundingClientRect());
     return said.bottom < shown.bottom + 1;
@@ -93,6 +95,13 @@ def top_of(shown: Locator) -> float:
     return box["y"]
 
 
+def ends(server: Server, kind: Kind) -> None:
+    """Ends all passes of a kind, as somebody at the server would."""
+    for each in list(server.passes.all()):
+        if each.kind is kind:
+            server.passes.end(each.id)
+
+
 def earlier(viewer: Viewer) -> Locator:
     """The calls that are over."""
     return viewer.page.get_by_role("region", name="Earlier").get_by_role("article")
@@ -105,6 +114,8 @@ def earlier(viewer: Viewer) -> Locator:
 def test_a_low_window_has_the_connection_in_view_however_far_down_it_is(viewers: Viewers, path: str) -> None:
     viewer = viewers.comes_in(viewport=LOW)
     viewer.opens(path)
+    if path != "/":
+        expect(viewer.conversation).to_have_attribute("data-ready", "true")
     last = viewer.finals.last if path != "/" else viewer.page.get_by_role("button", name="Show more", exact=True)
     last.scroll_into_view_if_needed()
     expect(last).to_be_in_viewport()
@@ -134,14 +145,23 @@ def test_who_was_logged_out_is_offered_to_log_in_and_led_back_to_the_second(serv
     viewer.may_lose_network = True
     viewer.opens_call(TALKED, "#t=9")
     expect(viewer.page.get_by_role("button", name="Log out")).to_be_visible()
-    for each in list(server.passes.all()):
-        if each.kind is Kind.SESSION:
-            server.passes.end(each.id)
+    ends(server, Kind.SESSION)
     expect(viewer.connection).to_have_attribute("data-state", "logged-out")
     expect(viewer.page.get_by_role("button", name="Log out")).to_have_count(0)
     viewer.connection.get_by_role("link", name="Log in").click()
     logs_in(viewer, server)
     expect(viewer.conversation.locator("article[aria-current='true']")).to_contain_text("Sentence number 10.")
+
+
+def test_who_was_logged_out_is_told_so_for_as_long_as_they_look(server: Server, viewers: Viewers) -> None:
+    viewer = viewers.comes_in()
+    viewer.may_lose_network = True
+    viewer.page.clock.install()
+    viewer.opens_call(TALKED)
+    ends(server, Kind.SESSION)
+    expect(viewer.connection).to_have_attribute("data-state", "logged-out")
+    viewer.page.clock.fast_forward(LINGERS_MS)
+    assert viewer.connection.get_attribute("data-state") == "logged-out"
 
 
 def test_a_stranger_with_a_link_to_a_second_is_led_on_to_it(server: Server, viewers: Viewers) -> None:
@@ -175,9 +195,7 @@ def test_a_guest_whose_link_ends_is_not_asked_to_log_in(server: Server, viewers:
     guest.may_lose_network = True
     guest.opens(f"/share/{server.passes.issue(Kind.SHARE, {Scope.READ}, for_s=LONG_AGO_S, call_sid=TALKED)}")
     expect(guest.finals).to_have_count(len(LONG_SAID))
-    for each in list(server.passes.all()):
-        if each.kind is Kind.SHARE:
-            server.passes.end(each.id)
+    ends(server, Kind.SHARE)
     expect(guest.connection).to_have_text("Link expired: ask for a new one")
     expect(guest.page.get_by_role("link", name="Log in")).to_have_count(0)
 
@@ -247,7 +265,7 @@ def test_a_reader_who_had_more_calls_shown_finds_them_where_they_were_after_a_lo
         elsewhere, ours = viewers.comes_in(), {"Origin": server.url}
         assert elsewhere.context.request.delete(f"{elsewhere.url}/api/calls/{UNWANTED}", headers=ours).ok
         line.mend()
-        expect(viewer.call(missed.sid)).to_have_count(1)
+        expect(viewer.call(missed.sid)).to_have_attribute("data-state", "ended")
         expect(viewer.call(UNWANTED)).to_have_count(0)
         expect(viewer.call(FAR_DOWN)).to_be_in_viewport()
         assert abs(top_of(viewer.call(FAR_DOWN)) - was_there) < 1
@@ -262,6 +280,7 @@ def test_nothing_hops_while_somebody_speaks_and_the_newest_words_are_seen(
     viewer = viewers.comes_in(viewport={"width": width, "height": 640})
     newest, below = viewer.call(called.sid).locator(".newest"), earlier(viewer).first
     expect(viewer.call(called.sid)).to_have_attribute("data-state", "live")
+    expect(viewer.page.locator("#live-calls article")).to_have_count(1)  # the call of the test before has ended
     was_there = top_of(below)
     for text in ("yes", f"{'yes and then ' * 30}the end", "no"):
         speech.seems_to_hear("inbound", text)
@@ -280,7 +299,7 @@ def test_of_two_services_that_hear_the_same_one_is_shown(
     viewer.page.clock.install()
     viewer.opens("/")
     expect(viewer.call(called.sid)).to_have_attribute("data-state", "live")
-    viewer.page.clock.pause_at(viewer.page.evaluate("() => Date.now()") / 1000 + 1)
+    viewer.page.clock.pause_at(viewer.page.evaluate("() => Date.now()") / 1000 + SOON_S)
     newest.evaluate(SHOWN_SO_FAR)
     for number in range(3):
         speech.seems_to_hear("inbound", f"this is number {number}")
@@ -292,6 +311,21 @@ def test_of_two_services_that_hear_the_same_one_is_shown(
     viewer.page.clock.fast_forward(SILENT_MS)
     second.seems_to_hear("inbound", "the first one is silent")
     expect(newest).to_have_text("the first one is silent")
+
+
+def test_a_call_whose_numbers_nobody_knows_is_named_by_its_sid(server: Server, viewer: Viewer) -> None:
+    call = Call(server.media_url)
+    with call.stream():
+        expect(viewer.call(call.sid)).to_have_accessible_name(f"Call CA…{call.sid[-6:]}")
+
+
+def test_yesterday_is_the_day_before_today_also_when_clocks_were_changed(viewers: Viewers) -> None:
+    viewer = viewers.comes_in(timezone_id="Europe/Berlin")
+    viewer.page.clock.set_fixed_time("2026-03-30T12:00:00Z")  # the 29th had 23 hours
+    moment = "async (at) => (await import('/static/times.js')).moment(at)"
+    assert viewer.page.evaluate(moment, "2026-03-29T22:30:00Z") == "Today, 00:30"
+    assert viewer.page.evaluate(moment, "2026-03-28T23:30:00Z") == "Yesterday, 00:30"
+    assert viewer.page.evaluate(moment, "2026-03-28T22:30:00Z") == "28 March, 23:30"
 
 
 @pytest.mark.parametrize("written", ["+1 555 000 0042", "(555) 000-0042", "555.0000.042", "\u202a+15550000042\u202c"])

@@ -99,6 +99,7 @@ def test_only_what_is_near_is_laid_out_anew(browser: Browser, viewer: Viewer) ->
 def turn(viewer: Viewer) -> None:
     """Gives the window another width, and waits for a frame in it."""
     viewer.page.set_viewport_size({"width": 800, "height": 1280})
+    viewer.page.wait_for_function("() => innerWidth === 800")
     viewer.page.evaluate("() => new Promise((shown) => requestAnimationFrame(() => setTimeout(shown)))")
 
 

@@ -29,6 +29,15 @@ READ_NOW: Final = """() => {
   return Number(segments.find((one) => one.getBoundingClientRect().bottom > top).dataset.startMs);
 }"""
 
+# Scrolls down, and gives how far: what comes near gets its real height only then, which may move what is read.
+SCROLL_AND_REST: Final = """async () => {
+  scrollTo(0, 1500);
+  for (let rested = 0, before = scrollY; rested < 5; rested = scrollY === before ? rested + 1 : 0, before = scrollY) {
+    await new Promise(requestAnimationFrame);
+  }
+  return scrollY;
+}"""
+
 NOTE_TOLD: Final = """(announcer) => {
   window.told = [];
   new MutationObserver(() => window.told.push(announcer.textContent)).observe(announcer, { childList: true });
@@ -87,7 +96,7 @@ def test_what_is_said_now_is_in_view_and_the_column_that_is_not_shown_moves_noth
         for service in (speech, other):
             service.seems_to_hear("inbound", "what is being said")
         expect(viewer.interims).to_have_count(2)
-        expect(viewer.interims.first).to_be_in_viewport(ratio=1)
+        expect(viewer.conversation.locator("article[data-interim][data-service='Deepgram']")).to_be_in_viewport(ratio=1)
         stood = texts_of(viewer, "Deepgram").last.bounding_box()
         for number in range(8, 11):
             other.hears("outbound", f"Gladia has understood number {number}, which takes a while.")
@@ -137,13 +146,25 @@ def test_the_row_that_switches_is_one_line_and_stays_in_view(viewers: Viewers) -
     viewer.opens_call(KEPT)
     row = viewer.page.get_by_role("group", name="Column")
     height = row.evaluate("(row) => row.offsetHeight")
-    viewer.page.evaluate("() => scrollTo(0, 1500)")
+    at = viewer.page.evaluate(SCROLL_AND_REST)
+    assert at > 1000
     expect(row).to_be_in_viewport(ratio=1)
     choice(viewer, "Gladia").focus()
-    assert viewer.page.evaluate("() => scrollY") == 1500, "the focus moves what is read"
+    assert viewer.page.evaluate("() => scrollY") == at, "the focus moves what is read"
     assert 24 <= row.evaluate("(row) => row.offsetHeight") == height <= 44
     row.get_by_text("Gladia").click()  # as a finger does
     expect(texts_of(viewer, "Deepgram").first).to_be_hidden()
+
+
+def test_a_service_that_listens_to_a_later_stream_only_has_a_column_of_its_own(server: Server, viewer: Viewer) -> None:
+    call = Call(server.media_url, service="gladia")
+    with call.stream():
+        viewer.opens_call(call.sid)
+    expect(viewer.connection).to_have_text("Call ended")
+    with Call(server.media_url, sid=call.sid).stream():
+        expect(viewer.notice("call.resumed")).to_have_count(1)
+        viewer.opens_call(call.sid)
+        expect(viewer.page.get_by_role("group", name="Column").locator("label")).to_have_text(["Gladia", "Deepgram"])
 
 
 def test_a_wide_window_shows_all_columns_and_has_nothing_to_choose(viewer: Viewer) -> None:

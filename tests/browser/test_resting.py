@@ -38,6 +38,7 @@ def test_a_page_that_nobody_sees_lets_its_line_go_and_catches_up_when_it_is_seen
         with viewer.page.expect_request(lambda asked: LIVE in asked.url) as line:
             viewer.opens_call(call.sid)
         expect(viewer.connection).to_have_text("Live")
+        expect(viewer.finals).to_have_text(["One."])
         be_seen(viewer.page, is_seen=False)
         with viewer.page.expect_event("requestfailed", lambda asked: asked == line.value):
             viewer.page.clock.fast_forward(UNSEEN_MS)

@@ -21,6 +21,14 @@ PHONE: Final[dict[str, Any]] = {
     "has_touch": True,
 }
 NETWORK_TROUBLE: Final = "Failed to load resource"
+ANOTHER_LOOK_MS: Final = 20.0
+
+# A shift is noted when a frame is painted, and told later: once two have begun, all of the first is noted.
+SHIFT: Final = """async () => {
+  for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame);
+  window.noticed.take();
+  return window.noticed.shift;
+}"""
 
 
 class Viewer:
@@ -50,6 +58,7 @@ class Viewer:
         deadline = time.monotonic() + PATIENCE
         while self.context.request.get(f"{self.url}/api/calls/{sid}").status == HTTPStatus.NOT_FOUND:
             assert time.monotonic() < deadline, f"there is no call {sid}"
+            self.page.wait_for_timeout(ANOTHER_LOOK_MS)
         self.opens(f"/calls/{sid}{fragment}")
         expect(self.conversation).to_have_attribute("data-ready", "true")
 
@@ -100,10 +109,17 @@ class Viewer:
         """What was said on a call for good, as the API has it."""
         return [segment["text"] for segment in self.asks(f"/api/calls/{sid}/transcript.json")["segments"]]
 
+    def waits_until_kept(self, sid: str, texts: list[str]) -> None:
+        """Returns when the API has these as what was said on a call for good."""
+        deadline = time.monotonic() + PATIENCE
+        while (kept := self.kept(sid)) != texts:
+            assert time.monotonic() < deadline, f"kept are {kept}"
+            self.page.wait_for_timeout(ANOTHER_LOOK_MS)
+
     @property
     def layout_shift(self) -> float:
-        """By how much things jumped that nobody had touched (https://web.dev/articles/cls)."""
-        shift: float = self.page.evaluate("() => window.noticed.shift")
+        """By how much things jumped that nobody had touched, up to what is shown now (https://web.dev/articles/cls)."""
+        shift: float = self.page.evaluate(SHIFT)
         return shift
 
     def leave(self) -> list[str]:

@@ -10,7 +10,7 @@ import { makeCopying } from "./copying.js";
 import { makeDialogs } from "./dialogs.js";
 import { byId, say } from "./element.js";
 import { makeExports } from "./exports.js";
-import { Feed } from "./feed.js";
+import { endOf, Feed } from "./feed.js";
 import { Follow } from "./follow.js";
 import { Player } from "./player.js";
 import { SIDES } from "./segment.js";
@@ -46,8 +46,11 @@ async function load() {
       return await ask(`${pathOf(sid)}/transcript.json`);
     } catch (trouble) {
       say(byId("trouble"), trouble.message);
-      if (trouble.status === 401) showConnection("logged-out", 0);
-      if ([401, 403, 404].includes(trouble.status)) throw trouble;
+      const end = endOf(trouble.status);
+      if (end) {
+        showConnection(end, 0);
+        throw trouble;
+      }
       const waitMs = AGAIN_MS[Math.min(failures, AGAIN_MS.length - 1)];
       showConnection("waiting", waitMs);
       await new Promise((resolve) => setTimeout(resolve, waitMs));
@@ -64,13 +67,13 @@ async function begin() {
   await conversation.show(transcript);
   byId("conversation").dataset.ready = "true";
   showNothing();
-  await showPlayer();
+  const canBeHeard = await showPlayer();
   goToFragment();
   if (!location.hash && isLive()) follow.jump();
   feed.follow(transcript.last_event_id ?? 0);
   if (isLive()) return;
   linger();
-  if (!call.recorded) awaitRecording();
+  if (!canBeHeard) awaitRecording();
 }
 
 /** @param {any} transcript */
@@ -197,8 +200,7 @@ async function lookForRecording(later) {
   const now = await ask(pathOf(sid)).catch(() => call);
   if (isLive() || now.state !== "ended") return;
   change(now);
-  await showPlayer();
-  if (!call.recorded) awaitRecording(later);
+  if (!(await showPlayer())) awaitRecording(later);
 }
 
 const feed = new Feed(sid, hear, (state, waitMs) => {
@@ -210,10 +212,11 @@ const feed = new Feed(sid, hear, (state, waitMs) => {
 
 // --- The recording, and links to a second -----------------------------------------------------------------------------
 
+/** @returns {Promise<boolean>} whether there is something to play */
 async function showPlayer() {
-  if (isLive() || !call.recorded) return;
+  if (isLive() || !call.recorded) return false;
   player ??= new Player(sid, conversation);
-  await player.open();
+  return player.open();
 }
 
 function goToFragment() {

@@ -1,6 +1,6 @@
 // A call in the list: who with whom, when, how long, and what is being said.
 
-import { durationOf, partiesOf, titleOf } from "./call_facts.js";
+import { durationOf, isNumbered, partiesOf, titleOf } from "./call_facts.js";
 import { element } from "./element.js";
 import { clock, moment, spoken } from "./times.js";
 
@@ -10,14 +10,14 @@ const STAYS_MS = 5000; // of services that hear the same, the one that is shown 
 export class CallCard {
   /** @param {import("./call_facts.js").Call} call */
   constructor(call) {
-    this.clock = element("span", { class: "clock" });
+    this.clock = element("span", { class: "clock", role: "timer" });
     this.facts = element("p", { class: "facts" });
     this.said = element("span");
     this.newest = element("p", { class: "newest", dir: "auto" }, this.said);
     /** @type {Map<string, {service: string, at: number}>} whose words are shown of each side, and when they came */
     this.tellers = new Map();
     const title = element("h3", {}, element("a", { class: "open", href: `/calls/${encodeURIComponent(call.call_sid)}`, "aria-label": titleOf(call) }, ...numbers(call)));
-    const about = { class: "card", "data-call-sid": call.call_sid, "aria-label": `Call from ${titleOf(call)}` };
+    const about = { class: "card", "data-call-sid": call.call_sid, "aria-label": nameOf(call) };
     this.article = element("article", about, title, this.clock, this.facts, this.newest);
     this.item = element("li", {}, this.article);
     this.update(call);
@@ -63,8 +63,13 @@ export class CallCard {
 }
 
 /** @param {import("./call_facts.js").Call} call */
+function nameOf(call) {
+  return isNumbered(call) ? `Call from ${titleOf(call)}` : titleOf(call);
+}
+
+/** @param {import("./call_facts.js").Call} call */
 function numbers(call) {
-  if (!call.caller && !call.called) return [titleOf(call)];
+  if (!isNumbered(call)) return [titleOf(call)];
   const [caller, called] = partiesOf(call);
   return [
     element("bdi", { class: "from" }, caller),

@@ -13,9 +13,14 @@ export function partiesOf(call) {
   return [call.caller || UNKNOWN, call.called || UNKNOWN];
 }
 
-/** "+15550100 to +15550199". @param {Call} call */
+/** Whether it is known who called, or who was called. @param {{caller: string, called: string}} call */
+export function isNumbered(call) {
+  return Boolean(call.caller || call.called);
+}
+
+/** "+15550100 to +15550199", or "Call CA…123456". @param {Call} call */
 export function titleOf(call) {
-  if (!call.caller && !call.called) return `Call ${call.call_sid.slice(0, 2)}…${call.call_sid.slice(-6)}`;
+  if (!isNumbered(call)) return `Call ${call.call_sid.slice(0, 2)}…${call.call_sid.slice(-6)}`;
   return partiesOf(call).join(" to ");
 }
 

@@ -87,6 +87,7 @@ async function loadMore() {
     for (const call of page.items) put(call);
     next = page.next;
     farthest = page.items.at(-1) ?? farthest;
+    say(byId("trouble"), "");
   } catch (trouble) {
     say(byId("trouble"), trouble.message);
   }

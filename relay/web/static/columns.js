@@ -17,12 +17,16 @@ export class Columns {
     this.replaced.set(by, service);
   }
 
-  /** Services that listen to one stream. @param {string[]} services */
+  /** Services that listen to one stream: each has a column that no other of them has. @param {string[]} services */
   seat(services) {
-    services.filter((service) => !this.replaced.has(service)).forEach((service, column) => {
-      if (!this.places.has(service)) this.places.set(service, column);
+    for (const service of services) {
+      if (this.replaced.has(service) || this.places.has(service)) continue;
+      const taken = services.map((one) => this.places.get(one));
+      let column = 0;
+      while (taken.includes(column)) column++;
+      this.places.set(service, column);
       this.names[column] ??= service;
-    });
+    }
   }
 
   /** @param {string|null|undefined} service @returns {number} */

@@ -13,7 +13,7 @@ const WORDS = {
   "logged-out": "Logged out",
 };
 const LINK_ENDED = "Link expired: ask for a new one"; // to those who came by one, and have nothing to log in with
-const TOLD = ["offline", "waiting", "logged-out", "ended"]; // to those who hear the page, and "live" after one of these
+const TOLD = ["offline", "waiting", "logged-out", "gone", "ended"]; // to those who hear the page, and "live" after one of these
 
 let countdown = 0;
 let told = "";

@@ -9,10 +9,15 @@ const FIRST_WAIT_MS = 1000;
 const LONGEST_WAIT_MS = 30_000;
 const SILENCE_MS = 40_000; // the server says something every 15 s
 const UNSEEN_MS = 60_000; // a page that nobody sees lets its line go: browsers open six to a server, for all tabs together
-const FOR_GOOD = [401, 403, 404];
 
 /** @typedef {"connecting"|"live"|"waiting"|"offline"|"ended"|"logged-out"|"gone"} FeedState */
 /** @typedef {{kind: string, id: number, data: any}} FeedEvent */
+
+/** What an answer of this status means for good; null: another try may help. @param {number} status @returns {FeedState|null} */
+export function endOf(status) {
+  if (status === 401) return "logged-out";
+  return status === 403 || status === 404 ? "gone" : null;
+}
 
 export class Feed {
   /**
@@ -73,8 +78,9 @@ export class Feed {
     this.lose();
   }
 
-  /** Ends it. @param {FeedState} state */
+  /** Ends it, once: why it ended stays so. @param {FeedState} state */
   end(state) {
+    if (this.isOver) return;
     this.isOver = true;
     clearTimeout(this.timer);
     this.lose();
@@ -85,6 +91,7 @@ export class Feed {
     const line = (this.line = new AbortController());
     this.heardAt = Date.now();
     this.become(navigator.onLine ? "connecting" : "offline", 0);
+    this.expectNews(line);
     try {
       const answer = await reached(this.url, { signal: line.signal, cache: "no-store" });
       if (!answer.ok) throw await refusal(answer);
@@ -107,14 +114,19 @@ export class Feed {
     const parser = new EventParser((event) => this.told(event), (ms) => (this.retryMs = ms));
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     for (;;) {
-      clearTimeout(this.watch);
-      this.watch = setTimeout(() => line.abort(), SILENCE_MS);
       const { done, value } = await reader.read();
       if (done) return;
+      this.expectNews(line);
       this.failures = 0;
       this.heardAt = Date.now();
       parser.feed(value);
     }
+  }
+
+  /** A line that brings nothing for long, not even an answer, is cut. @param {AbortController} line */
+  expectNews(line) {
+    clearTimeout(this.watch);
+    this.watch = setTimeout(() => line.abort(), SILENCE_MS);
   }
 
   /** @param {FeedEvent} event */
@@ -127,8 +139,8 @@ export class Feed {
   /** @param {unknown} trouble */
   failed(trouble) {
     if (this.isOver || this.isResting) return;
-    const status = trouble instanceof Refused ? trouble.status : 0;
-    if (FOR_GOOD.includes(status)) return this.end(status === 401 ? "logged-out" : "gone");
+    const end = trouble instanceof Refused && endOf(trouble.status);
+    if (end) return this.end(end);
     const waitMs = Math.min(this.retryMs * 2 ** this.failures, LONGEST_WAIT_MS);
     this.failures += 1;
     this.become(navigator.onLine ? "waiting" : "offline", waitMs);
@@ -137,7 +149,7 @@ export class Feed {
 }
 
 /** Reads lines as the standard says (https://html.spec.whatwg.org/multipage/server-sent-events.html). */
-export class EventParser {
+class EventParser {
   /** @param {(event: FeedEvent) => void} hear @param {(ms: number) => void} retry */
   constructor(hear, retry) {
     this.hear = hear;

@@ -25,7 +25,10 @@ export class Player {
     this.listen();
   }
 
-  /** Shows the waves; without them there is nothing to play. Again, when the call went on and ended anew. */
+  /**
+   * Shows the waves; without them there is nothing to play. Again, when the call went on and ended anew.
+   * @returns {Promise<boolean>} whether there is something to play
+   */
   async open() {
     try {
       const { duration_ms: durationMs, ...peaks } = await ask(`${pathOf(this.sid)}/waveform.json?points=${POINTS}`);
@@ -33,18 +36,19 @@ export class Player {
       byId("player").hidden = false;
       this.waveform.show(peaks);
     } catch {
-      return;
+      return false;
     }
     this.audio.src = `${pathOf(this.sid)}/recording.wav`;
     this.waves.setAttribute("aria-valuemax", String(Math.round(this.durationMs / 1000)));
     this.conversation.place.dataset.plays = "";
     this.show();
+    return true;
   }
 
   listen() {
     const { audio, waves } = this;
     byId("play").addEventListener("click", () => this.toggle());
-    byId("speed").addEventListener("change", (event) => (audio.playbackRate = Number(event.target.value)));
+    byId("speed").addEventListener("change", (event) => this.hasten(Number(event.target.value)));
     byId("player").addEventListener("keydown", (event) => this.key(event));
     for (const kind of ["pointerdown", "pointermove"]) waves.addEventListener(kind, (event) => this.drag(event));
     for (const kind of ["play", "pause", "ended"]) audio.addEventListener(kind, () => this.showPlaying());
@@ -63,6 +67,11 @@ export class Player {
   play() {
     if (this.audio.error) this.load();
     this.audio.play().catch(() => this.showPlaying());
+  }
+
+  /** @param {number} rate also of what is loaded later: a browser begins that at the default */
+  hasten(rate) {
+    this.audio.defaultPlaybackRate = this.audio.playbackRate = rate;
   }
 
   /** Has what failed anew: a browser does that only when told to. */

@@ -3,11 +3,11 @@
 import { ask } from "./api.js";
 import { titleOf } from "./call_facts.js";
 import { byId, element, say } from "./element.js";
+import { SIDES } from "./segment.js";
 import { clock, fragment, moment, spoken } from "./times.js";
 
 const PAGES_AT_ONCE = 10; // gone through before the reader is asked whether to go on
 const BETWEEN_DIGITS = /[\s().\-/\u2010-\u2015\u200e\u202a-\u202e\u2066-\u2069]/g;
-const SIDES = { inbound: "Inbound", outbound: "Outbound" };
 
 export class Search {
   /** @param {(number: string) => void} byNumber shows the calls with this number */
@@ -73,8 +73,8 @@ export class Search {
       return search === this.searches ? page : null;
     } catch (trouble) {
       if (search !== this.searches) return null;
-      byId("hits").replaceChildren();
-      byId("more-hits").hidden = true;
+      if (cursor === null) byId("hits").replaceChildren(); // what was found for other words
+      byId("more-hits").hidden = cursor === null;
       say(byId("found-count"), trouble.message);
       return null;
     }
@@ -111,7 +111,8 @@ function digitsOf(written) {
 function hit({ call, segment, snippet }) {
   const said = element("span", { class: "said", dir: "auto" });
   for (const part of snippet) said.append(part.match ? element("mark", {}, part.text) : part.text);
-  const when = element("span", { class: "clock", "aria-label": `at ${spoken(segment.start_ms)}` }, clock(segment.start_ms));
+  const when = element("span", { class: "clock" }, element("span", { "aria-hidden": "true" }, clock(segment.start_ms)));
+  when.append(element("span", { class: "unseen" }, `at ${spoken(segment.start_ms)}`));
   const about = element("span", { class: "facts" }, `${SIDES[segment.track]} · ${titleOf(call)} · ${moment(call.started_at)}`);
   const path = `/calls/${encodeURIComponent(call.call_sid)}${fragment(segment.start_ms)}`;
   return element("li", {}, element("a", { class: "hit", href: path, "data-track": segment.track }, when, said, about));

@@ -1,6 +1,5 @@
 // Times as people read them. What ends in Ms is milliseconds.
 
-const DAY_MS = 86_400_000;
 const HOUR = 3600;
 const MATTERS_MS = 5000; // a clock that is wrong by less is left alone: the server's comes in whole seconds
 
@@ -62,7 +61,9 @@ function day(then) {
   const today = new Date();
   today.setHours(0, 0, 0, 0);
   if (then >= today) return "Today";
-  if (then >= new Date(today.getTime() - DAY_MS)) return "Yesterday";
+  const yesterday = new Date(today);
+  yesterday.setDate(today.getDate() - 1); // a day may have 23 hours, or 25
+  if (then >= yesterday) return "Yesterday";
   const year = then.getFullYear() === today.getFullYear() ? undefined : "numeric";
   return then.toLocaleDateString([], { day: "numeric", month: "long", year });
 }

@@ -2,8 +2,8 @@
 
 import { element } from "./element.js";
 
-export const UNSURE_BELOW = 0.8;
-export const VERY_UNSURE_BELOW = 0.6;
+const UNSURE_BELOW = 0.8;
+const VERY_UNSURE_BELOW = 0.6;
 
 /** @typedef {{text: string, start_ms: number, end_ms: number, confidence: number}} Word */
 /** @typedef {{id: number, track: string, start_ms: number, end_ms: number, text: string, confidence: number,
