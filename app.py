@@ -49,7 +49,7 @@ from relay.web.metrics import Metrics, health
 from relay.web.neighbours import Neighbours
 from relay.web.pages import pages
 from relay.web.routes import MEDIA_PATH, create_app, media_url
-from relay.web.server import Server, run_until_told
+from relay.web.server import Server, allow_many_files, reached_by, run_until_told
 from relay.web.telephony import TWIML_PATH, telephony
 from relay.web.trial import trial
 from relay.web.workers import run_workers, when_alone
@@ -117,26 +117,31 @@ def main(ctx: click.Context) -> None:
         ctx.invoke(serve)
 
 
-def announce(console: Console, port: int) -> None:
+def announce(console: Console, host: str, port: int) -> None:
     """Says where the server is."""
-    console.say(f"Server listening on: http://localhost:{port}")
-    console.say(f"WebSocket endpoint: ws://localhost:{port}{MEDIA_PATH}")
+    console.say(f"Server listening on: http://{host}:{port}")
+    console.say(f"WebSocket endpoint: ws://{host}:{port}{MEDIA_PATH}")
 
 
-def reached_by(host: str) -> str:
-    """What is written in a URL to reach, from this machine, what listens on this address."""
-    if host in ("0.0.0.0", "::"):  # noqa: S104  # all of them
-        return "localhost"
-    return f"[{host}]" if ":" in host else host
+def whom_to_tell(environ: Mapping[str, str], settings: Settings) -> WebhookSettings:
+    """The webhooks. Raises SettingsError."""
+    chosen = read(WebhookSettings, environ)
+    if chosen.urls and settings.database_url is None:
+        raise SettingsError("WEBHOOK_URLS needs a DATABASE_URL: what is sent is kept there until it has arrived.")
+    return chosen
+
+
+def check(environ: Mapping[str, str], settings: Settings) -> None:
+    """Raises SettingsError for what each worker would stumble over, and its successor again."""
+    Admission(Passes(Path(settings.access_folder)), read(TwilioSettings, environ), settings)
+    whom_to_tell(environ, settings)
 
 
 @contextmanager
 def keeping(environ: Mapping[str, str], settings: Settings, say: Callable[[str], None]) -> Iterator[Store | None]:
     """The store, and the webhooks that are told from it; None if calls are not kept."""
-    webhook_settings = read(WebhookSettings, environ)
+    webhook_settings = whom_to_tell(environ, settings)
     if settings.database_url is None:
-        if webhook_settings.urls:
-            raise SettingsError("WEBHOOK_URLS needs a DATABASE_URL: what is sent is kept there until it has arrived.")
         yield None
         return
     recordings = Path(settings.recordings_folder)
@@ -167,6 +172,7 @@ def serving(
     neighbours: Neighbours | None = None,
 ) -> Iterator[tuple[Server, Switchboard]]:
     """The server, and all that hears of calls; closed in the order in which they need one another."""
+    allow_many_files()
     metrics, passes = Metrics(), Passes(Path(settings.access_folder))
     admission = Admission(passes, read(TwilioSettings, environ), settings)
     metrics.look_at_the_door(admission.doorbook)
@@ -197,7 +203,7 @@ def serving(
         ends.callback(gevent.spawn(sweep_hourly, passes).kill)
         server = Server(create_app(switchboard, *parts, passes=passes, admission=admission), settings)
         if demo_call is not None:
-            url = f"ws://{reached_by(settings.host)}:{server.port}{MEDIA_PATH}/{passes.stream_key}"
+            url = f"ws://{reached_by(settings)}:{server.port}{MEDIA_PATH}/{passes.stream_key}"
             demo_call.goes_to(url, admission.signed_upgrade())
         yield server, switchboard
 
@@ -211,15 +217,17 @@ def serve() -> None:
     with terminal(settings) as console:
 
         def say_where(port: int) -> None:
-            announce(console, port)
+            host = reached_by(settings)
+            announce(console, host, port)
             console.say("What to put into your TwiML: python app.py doctor")
-            console.say(f"See your calls at: http://localhost:{port}{f'/enter/{token}' if token else LOGIN}")
+            console.say(f"See your calls at: http://{host}:{port}{f'/enter/{token}' if token else LOGIN}")
             if not listening.services:
                 console.say(f"WARNING: {without_key(environ)} API key not set", "yellow")
                 console.say(f"Calls will not be transcribed: {listening.why_not}.", "yellow")
 
         console.say("Starting WebSocket server...")
         if settings.workers > 1:
+            check(environ, settings)
             run_workers(settings, [sys.executable, __file__, "work"], environ, say_where)
         else:
             leave = Event()
@@ -280,7 +288,7 @@ def simulate_command(
     chosen = None if tracks is None else ("inbound", "outbound") if tracks == "both" else (tracks,)
     with ctrl_c(), progress_bar("Streaming") as on_progress:
         report = simulate(
-            url or f"ws://localhost:{settings.port}{MEDIA_PATH}/{admission.stream_key}",
+            url or f"ws://{reached_by(settings)}:{settings.port}{MEDIA_PATH}/{admission.stream_key}",
             audio,
             headers=None if url else admission.signed_upgrade(),  # as Twilio itself does
             calls=calls,
@@ -346,7 +354,7 @@ def demo(file: Path | None, vocabulary: str, service: str) -> None:
             settings,
             console,
             partial(speech_at, service),
-            lambda server: announce(console, server.port),
+            lambda server: announce(console, reached_by(settings), server.port),
         )
 
 
@@ -366,7 +374,8 @@ def services_command() -> None:
 def doctor() -> None:
     """Check settings, keys, port and public URL, and print the TwiML to paste."""
     environ = environment()
-    settings, twilio = read(Settings, environ), read(TwilioSettings, environ)
+    settings, twilio, access = read(Settings, environ), read(TwilioSettings, environ), read(AccessSettings, environ)
+    whom_to_tell(environ, settings)
     listening: Listening | SettingsError
     try:
         listening = listeners(environ)
@@ -381,7 +390,7 @@ def doctor() -> None:
     click.echo(f"\nInto the TwiML of your calls, before <Dial>:\n\n{twiml(f'{media_url(base)}/{key}')}")
     click.echo(f"\nOr have Twilio ask for all of it: POST {base}{TWIML_PATH}/{key}\n")
     table = Table("what", "who may", box=SIMPLE, highlight=False)
-    for what, who in what_is_open(settings, twilio):
+    for what, who in what_is_open(settings, twilio, access):
         table.add_row(what, who)
     Rich().print(table)
     sys.exit(0 if all_well else 1)

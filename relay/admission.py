@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from http import HTTPStatus
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -151,9 +151,8 @@ class Admission:
         self.stream_key = passes.stream_key
         self._proxies = settings.trusted_proxies
         self._signatures = Signatures(twilio.auth_token, twilio.shared_key_secret)
-        self._visits: set[Visit] = set()
-        self._streams: set[Visit] = set()  # those of them that have shown something: strangers take nobody's place
-        self._of_address: Counter[str] = Counter()
+        self._streams: set[Visit] = set()  # visits that have shown something: strangers take nobody's place
+        self._of_address: Counter[str] = Counter()  # how many of them
         self._unproven: dict[Visit, None] = {}  # oldest first
         _check(twilio, settings, self._signatures)
 
@@ -166,11 +165,8 @@ class Admission:
         except TurnedAway as refusal:
             self._note(refusal)
             raise
-        self._visits.add(visit)
-        if visit.address is not None:
-            self._of_address[visit.address] += 1
         if visit.has_shown_something:
-            self._streams.add(visit)
+            self._count_in(visit)
         else:
             self._unproven[visit] = None
             self._make_room()
@@ -202,7 +198,7 @@ class Admission:
             self._note(refusal)
             raise
         self._unproven.pop(visit, None)
-        self._streams.add(visit)
+        self._count_in(visit)
         self.doorbook.admitted[visit.by] += 1
 
     def _prove(self, visit: Visit, call_sid: str, parameters: Mapping[str, str]) -> str:
@@ -221,15 +217,21 @@ class Admission:
         if by is None:
             raise TurnedAway("nothing", NOTHING_SHOWN)
         if visit not in self._streams:
-            self._check_bounds(None)
+            self._check_bounds(visit.address)
         return by
+
+    def _count_in(self, visit: Visit) -> None:
+        """Gives it a place among the streams, if it has none yet."""
+        if visit not in self._streams:
+            self._streams.add(visit)
+            if visit.address is not None:
+                self._of_address[visit.address] += 1
 
     def leave(self, visit: Visit) -> None:
         """A WebSocket is over."""
-        if visit in self._visits:
-            self._visits.remove(visit)
-            self._streams.discard(visit)
-            self._unproven.pop(visit, None)
+        self._unproven.pop(visit, None)
+        if visit in self._streams:
+            self._streams.remove(visit)
             if visit.address is not None:
                 self._of_address -= Counter((visit.address,))  # which keeps no zeros
 
@@ -257,9 +259,12 @@ class Admission:
         if self._proxies and len(forwarded) >= self._proxies:
             asks = forwarded[-self._proxies]
         try:
-            return None if ip_address(asks).is_loopback else asks
+            known = ip_address(asks)
         except ValueError:
             return None
+        if isinstance(known, IPv6Address):
+            known = known.ipv4_mapped or known  # what IPv4 looks like where both are listened to
+        return None if known.is_loopback else str(known)
 
     def _is_foreign(self, environ: Mapping[str, Any]) -> bool:
         """Whether a page of another site asks, through somebody's browser. Twilio names no origin."""

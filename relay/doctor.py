@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
 
 from relay.admission import MEDIA_PATH, Admission, TwilioSettings
 from relay.call import Switchboard
@@ -17,10 +17,9 @@ from relay.listening import Listening
 from relay.passes import Passes
 from relay.provider import Provider
 from relay.settings import Settings
+from relay.web.entrance import AccessSettings
 from relay.web.routes import create_app, media_url
-from relay.web.server import Server
-
-LOCAL: Final = ("127.0.0.1", "localhost", "::1")
+from relay.web.server import Server, reached_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ def _provider(provider: Provider) -> Finding:
 def _port_in_use(settings: Settings, admission: Admission, taken: SettingsError) -> Finding:
     """A port that is taken by ourselves, already running, is well."""
     try:
-        _knock(f"ws://localhost:{settings.port}", admission)
+        _knock(f"ws://{reached_by(settings)}:{settings.port}", admission)
     except Refused as refusal:
         if str(refusal) != f"answered {HTTPStatus.FORBIDDEN.value}":
             return Finding(False, str(taken))
@@ -114,22 +113,33 @@ def _signature(admission: Admission) -> Finding:
     return Finding(True, f"Twilio should sign {signs}, {needed} (TWILIO_SIGNATURE={twilio.signature}).")
 
 
-def what_is_open(settings: Settings, twilio: TwilioSettings) -> list[tuple[str, str]]:
+def what_is_open(settings: Settings, twilio: TwilioSettings, access: AccessSettings) -> list[tuple[str, str]]:
     """What can be asked of the server in this setting, and by whom."""
     signed = bool(twilio.signature != "off" and settings.public_url and (twilio.auth_token or twilio.shared_key_secret))
     if signed and twilio.signature == "enforce":
         streams = requests = "Twilio's signature only; a key or pass that is shown as well has to be right"
     else:
         streams = f"{'signature, ' if signed else ''}the stream key, or a pass for the call from /twiml"
-        requests = f"{'signature, or ' if signed else ''}the stream key"
-    reach = (
-        "this machine, and whatever a tunnel brings" if settings.host in LOCAL else f"whoever reaches {settings.host}"
-    )
+        requests = f"{'signature, or ' if signed else ''}the stream key; for reports on a call, the address from /twiml"
+    come_in = _how_people_come_in(access)
     return [
-        ("the port", reach),
+        ("the port", _who_reaches(settings.host)),
         ("/media (streams)", streams),
         ("/twiml, /stream-status", requests),
-        ("/, /calls, /api", "the access link, VIEWER_PASSWORD, or a token; a shared link: one call"),
-        ("/metrics", "the same; a token needs the scope metrics"),
+        ("/, /calls, /api", f"{come_in}; a token, for what its scopes say; a shared link, for one call"),
+        ("/metrics", f"{come_in}; a token with the scope metrics"),
         ("/login, /static, /healthz, /readyz", "everybody; they tell nothing of calls"),
     ]
+
+
+def _who_reaches(host: str) -> str:
+    try:
+        is_local = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # a name
+        is_local = False
+    return "this machine, and whatever a tunnel brings" if is_local else f"whoever reaches {host}"
+
+
+def _how_people_come_in(access: AccessSettings) -> str:
+    ways = ("VIEWER_PASSWORD", access.password), ("the access link with VIEWER_TOKEN", access.token)
+    return ", ".join(way for way, secret in ways if secret is not None) or "the access link that is printed"

@@ -20,7 +20,7 @@ from relay.protocol import SpeechService
 from relay.provider import Provider
 from relay.settings import Settings
 from relay.web.routes import MEDIA_PATH, create_app
-from relay.web.server import Server
+from relay.web.server import Server, reached_by
 from standins.assemblyai import AssemblyAIServer
 from standins.deepgram import ListenServer
 from standins.gladia import GladiaServer
@@ -79,7 +79,7 @@ def demonstrate(
         server = Server(create_app(switchboard, admission=admission), replace(settings, port=0))
         announce(server)
         try:
-            simulate(f"ws://localhost:{server.port}{MEDIA_PATH}/{passes.stream_key}", audio)
+            simulate(f"ws://{reached_by(settings)}:{server.port}{MEDIA_PATH}/{passes.stream_key}", audio)
         finally:
             server.close()
             switchboard.quiet.wait(LAST_WORDS_WITHIN)

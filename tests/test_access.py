@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
+from socket import create_connection
 from typing import Any, Final
 
 import gevent
@@ -369,6 +370,19 @@ def test_what_is_not_for_all_is_kept_by_no_cache(whole: Whole) -> None:
         connection.close()
 
 
+def test_the_answer_to_head_ends_with_its_head(whole: Whole) -> None:
+    """What came behind it would be taken, by a proxy too, for the next answer's beginning."""
+    host = whole.url.removeprefix("http://")
+    (bearer,) = whole.bearer().values()
+    for rule, method, declared in whole.routes():
+        if method == "HEAD":
+            asked = f"HEAD {asked_of(rule, declared)} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {bearer}\r\n"
+            with create_connection((host.partition(":")[0], int(host.rpartition(":")[2])), timeout=20) as client:
+                client.sendall(f"{asked}\r\n{asked}Connection: close\r\n\r\n".encode())
+                said = client.makefile("rb").read()
+            assert [answer[:9] for answer in said.split(b"\r\n\r\n")] == [b"HTTP/1.1 ", b"HTTP/1.1 ", b""], rule
+
+
 # --- Whose page asks -------------------------------------------------------------------------------------------
 
 
@@ -457,6 +471,14 @@ def test_behind_a_proxy_that_names_another_host_the_public_url_is_ours(store: St
         form = {"password": PASSWORD}
         assert browser.post("/login", form, Origin="https://calls.example.com").status == 303
         assert browser.post("/login", form, Origin="https://calls.example.com.evil.example").status == 403
+
+
+@pytest.mark.parametrize("public_url", ["https://calls.example.com", "https://Calls.example.com:443"])
+def test_under_its_public_https_address_the_cookie_is_for_https_only(store: Store, public_url: str) -> None:
+    chosen = AccessSettings(password=PASSWORD)
+    with serving(store, access=chosen, public_url=public_url) as running:
+        assert secure_after_login(running, Host="calls.example.com", Origin="https://calls.example.com")
+        assert not secure_after_login(running)
 
 
 # --- Proxies ---------------------------------------------------------------------------------------------------

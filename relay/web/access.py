@@ -15,6 +15,7 @@ from flask import Flask, Response, current_app, g, redirect, request
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, Unauthorized
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.sansio.utils import get_host
 from werkzeug.urls import iri_to_uri
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -168,13 +169,18 @@ def is_foreign(settings: Settings) -> bool:
 
 def _our_hosts(settings: Settings) -> set[str]:
     """Under which names we may be asked. The scheme does not count: a proxy may have taken TLS off."""
-    return {request.host, urlsplit(settings.public_url or "").netloc.lower()} - {""}
+    return {request.host, _public(settings)[1]} - {""}
 
 
 def is_secure(settings: Settings) -> bool:
     """Whether the browser asks by https, as far as we can know."""
-    public = urlsplit(settings.public_url or "")
-    return request.is_secure or (public.scheme == "https" and request.host == public.netloc.lower())
+    return request.is_secure or ("https", request.host) == _public(settings)
+
+
+def _public(settings: Settings) -> tuple[str, str]:
+    """The scheme and host of the public URL, as browsers write them: without the port where it is the usual one."""
+    url = urlsplit(settings.public_url or "")
+    return url.scheme, get_host(url.scheme, url.netloc.lower())
 
 
 def cookie_name(settings: Settings) -> str:

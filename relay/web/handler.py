@@ -209,6 +209,11 @@ class RequestHandler(MediaSocketHandler):
             if visit is not None:
                 visit.leave()
 
+    def finalize_headers(self) -> None:
+        super().finalize_headers()
+        if self.command == "HEAD":  # whose answer ends with its head: a last chunk would begin the next answer
+            self.response_use_chunked = False
+
     def _sendall(self, data: bytes) -> None:
         try:
             for start in range(0, len(data), SEND_AT_ONCE):

@@ -6,7 +6,9 @@ import errno
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import gevent
@@ -20,6 +22,7 @@ from relay.settings import Settings
 from relay.web.handler import HTTPServer, RequestHandler
 from relay.web.routes import ADMISSION
 
+FILES_MOST: Final = 1 << 15  # open at once, sockets too: a call takes two and more, a viewer one
 BACKLOG: Final = 1024  # connections that may wait to be accepted: a busy minute's calls begin together
 
 
@@ -55,9 +58,34 @@ class Server:
         self._wsgi.close()
 
 
+def allow_many_files() -> None:
+    """Raises the limit on open files as far as we may: at the usual 1024, it is reached by fewer than 500 calls."""
+    if sys.platform == "win32":
+        return
+    import resource  # there is none on Windows
+
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most if 0 <= most < FILES_MOST else FILES_MOST  # endless is less than 0, or very much
+    if 0 <= now < wanted:
+        with suppress(ValueError, OSError):  # a system may have a bound of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
+def reached_by(settings: Settings) -> str:
+    """The host in a URL by which this machine reaches what listens so."""
+    if settings.host in ("127.0.0.1", "0.0.0.0", "::"):  # noqa: S104  # of which localhost is one
+        return "localhost"
+    return f"[{settings.host}]" if ":" in settings.host else settings.host
+
+
+def family(host: str) -> socket.AddressFamily:
+    """Of which kind an address is; a name is taken for one of IPv4."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
 def shared_listener(settings: Settings) -> socket.socket:
     """A socket bound to our port, as others in other processes are too. Raises OSError."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener = socket.socket(family(settings.host), socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:

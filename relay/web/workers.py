@@ -21,7 +21,7 @@ import gevent
 from relay.errors import SettingsError
 from relay.settings import Settings
 from relay.web.neighbours import Lines
-from relay.web.server import shared_listener, why_not
+from relay.web.server import family, shared_listener, why_not
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +37,16 @@ class Workers:
     def __init__(self, command: Sequence[str], environ: dict[str, str], count: int) -> None:
         self._command = command
         self._environ = environ
-        self._leaving = False
+        self.leaving = False
+        self.has_begun = False  # somebody is told that we listen
+        self.has_failed = False  # before that
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lines = Lines(count)
         self._keepers = [gevent.spawn(self._keep, place) for place in range(count)]
 
     def tell(self, number: int) -> None:
         """Passes a signal on. The first one ends the keeping, too."""
-        self._leaving = True
+        self.leaving = True
         for worker in self._running:
             worker.send_signal(number)
 
@@ -55,7 +57,7 @@ class Workers:
 
     def _keep(self, place: int) -> None:
         lines = self._lines.of(place)
-        while not self._leaving:
+        while not self.leaving:
             started = monotonic()
             worker = subprocess.Popen(  # noqa: S603  # our own program again
                 [*self._command, str(place), *map(str, lines)],
@@ -65,9 +67,15 @@ class Workers:
                 start_new_session=True,  # so that Ctrl-C reaches it only through us
             )
             self._running.add(worker)
+            if self.leaving:  # all were told while this one was being started
+                worker.terminate()
             status = worker.wait()
             self._running.discard(worker)
-            if self._leaving:
+            if self.leaving:
+                return
+            if not self.has_begun:  # what keeps one from starting, and it has said what, would keep its successor, too
+                self.has_failed = True
+                self.tell(signal.SIGTERM)
                 return
             log.error("a worker ended with status %d and is replaced", status)
             if monotonic() - started < STEADY_AFTER:
@@ -77,39 +85,49 @@ class Workers:
 def run_workers(
     settings: Settings, command: Sequence[str], environ: dict[str, str], announce: Callable[[int], None]
 ) -> None:
-    """Serves with several workers until SIGINT or SIGTERM, then until their calls are over, or a second signal."""
+    """Serves with several workers until SIGINT or SIGTERM, then until their calls are over, or a second signal.
+
+    Raises SettingsError if they cannot start.
+    """
     if not hasattr(socket, "SO_REUSEPORT"):
         raise SettingsError("WORKERS should be 1 here: this system does not let processes share a port.")
-    with _reservation(settings) as reservation:
+    with reserved(settings) as reservation:
         port = reservation.getsockname()[1]
         workers = Workers(command, environ | {"PORT": str(port), "WORKERS": str(settings.workers)}, settings.workers)
         watchers = [gevent.signal_handler(number, workers.tell, number) for number in (signal.SIGINT, signal.SIGTERM)]
         try:
-            _await_answer((settings.host, port))
-            announce(port)
+            _await_answer((settings.host, port), workers)
+            if not workers.leaving:
+                workers.has_begun = True
+                announce(port)
             workers.wait()
+            if workers.has_failed:
+                raise SettingsError("No worker could start; each has said why.")
         finally:
             for watcher in watchers:
                 watcher.cancel()
 
 
-def _reservation(settings: Settings) -> socket.socket:
+def reserved(settings: Settings) -> socket.socket:
     """Keeps the port for the workers; as it does not listen, it gets no calls. Raises SettingsError."""
     try:
-        socket.create_server((settings.host, settings.port)).close()  # others who share their port would let us in
+        # Others who share their port would let us in.
+        socket.create_server((settings.host, settings.port), family=family(settings.host)).close()
         return shared_listener(settings)
     except OSError as trouble:
         raise SettingsError(why_not(trouble, settings)) from None
 
 
-def _await_answer(address: tuple[str, int]) -> None:
-    """Returns when a worker listens; or at last, when there is nothing better to do than to wait for calls."""
+def _await_answer(address: tuple[str, int], workers: Workers) -> None:
+    """Returns when a worker listens, or none will; or at last, when there is nothing better to do than to wait."""
     with gevent.Timeout(READY_WITHIN, False):  # type: ignore[arg-type]  # False: it ends in silence
-        while True:
+        while not workers.leaving:
             try:
-                return socket.create_connection(address).close()
+                socket.create_connection(address).close()
             except ConnectionRefusedError:
                 gevent.sleep(LOOK_EVERY)
+            else:
+                return
 
 
 def when_alone(act: Callable[[], None]) -> None:
