@@ -33,6 +33,7 @@ from relay.events import Track
 from relay.passes import Kind, Pass, Passes, Scope
 from relay.results import kept_beside
 from relay.settings import Settings, read
+from relay.store.query import dialled
 from relay.store.records import PAGE_MOST, Call, Delivery, DeliveryState, Gap, Hit, Part, Segment, State
 from relay.store.store import Store
 from relay.store.telling import storable
@@ -145,6 +146,11 @@ def _storable(_ctx: click.Context, _option: click.Parameter, value: str | None) 
     return None if value is None else storable(value)
 
 
+def _dialled(_ctx: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """A part of a number, however it is written, or of another name."""
+    return None if value is None else dialled(storable(value))
+
+
 as_json = click.option("--json", "json", is_flag=True, help="For programs: JSON, as the API gives it.")
 at_most = click.option(
     "--limit", default=SHOWN, show_default=True, type=click.IntRange(1, PAGE_MOST), help="How many at most."
@@ -157,7 +163,7 @@ sid_argument = click.argument("sid")
 
 @click.command()
 @click.option("--live", is_flag=True, help="Only calls that still run.")
-@click.option("--number", callback=_storable, help="Only calls from or to a number that contains this.")
+@click.option("--number", callback=_dialled, help="Only calls from or to a number that contains this.")
 @click.option("--since", callback=_moment, help="Only newer calls: since a time (2026-11-21), or 90m, 12h or 7d ago.")
 @click.option(
     "--text",

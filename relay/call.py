@@ -251,7 +251,8 @@ class Stream:
 
     def _await_silence(self, told_at: float, because: str) -> None:
         while (left := max(told_at, self._heard_at) + LAST_FRAMES_WITHIN - monotonic()) > 0:
-            gevent.sleep(left + LAST_LOOK)
+            gevent.sleep(left)
+            gevent.sleep(LAST_LOOK)
         self._hang_up(because)
 
     def _hang_up(self, because: str, code: int = 1000) -> None:

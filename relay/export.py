@@ -96,10 +96,15 @@ def txt(shown: Iterable[Passage]) -> str:
 
 def srt(shown: Iterable[Passage]) -> str:
     """SubRip, which knows no speakers: their names stand before what they say. It cannot hide its arrow, either."""
-    cues = _cues((replace(passage, text=passage.text.replace("-->", "→")) for passage in shown), named=True)
+    cues = _cues(map(_without_arrow, shown), named=True)
     return "".join(
         f"{number}\n{_times(cue).replace('.', ',')}\n{_joined(cue.lines)}\n\n" for number, cue in enumerate(cues, 1)
     )
+
+
+def _without_arrow(passage: Passage) -> Passage:
+    speaker, text = (said.replace("-->", "→") for said in (passage.speaker, passage.text))
+    return replace(passage, speaker=speaker, text=text)
 
 
 def vtt(shown: Iterable[Passage]) -> str:

@@ -187,7 +187,7 @@ class MediaSocket:
             if self._torn:
                 raise WebSocketError("A frame was left half written.")
             self._torn = True
-            self._socket.settimeout(within)  # not what is left of a reader's
+            self._socket.settimeout(None)  # a reader has set one of its own
             self._socket.sendall(data)
             self._torn = False
 

@@ -111,14 +111,25 @@ class NameServer:
 
     def __init__(self) -> None:
         self._pool = ThreadPool(NAMES_AT_ONCE)
-        self._asked: dict[tuple[str, int], AsyncResult[list[str]]] = {}
+        self._asked: dict[tuple[str, int], AsyncResult[list[str] | Exception]] = {}
 
     def __call__(self, host: str, port: int) -> list[str]:
         """A host's addresses. Raises OSError."""
         asked = self._asked.get((host, port))
         if asked is None or asked.ready():
-            asked = self._asked[host, port] = self._pool.spawn(look_up, host, port)
-        return asked.get() or []
+            asked = self._asked[host, port] = self._pool.spawn(_try_to_look_up, host, port)
+        found = asked.get()
+        if isinstance(found, Exception):
+            raise found
+        return found or []
+
+
+def _try_to_look_up(host: str, port: int) -> list[str] | Exception:
+    """gevent prints a traceback of what a thread raises."""
+    try:
+        return look_up(host, port)
+    except (OSError, UnicodeError) as trouble:
+        return trouble
 
 
 # --- One URL ------------------------------------------------------------------------------------------------

@@ -158,7 +158,8 @@ def read(path: Path, track: Track, start_ms: int, end_ms: int) -> bytes:
 
 
 def _block(sound: wave.Wave_read, track: Track, samples: int) -> bytes:
-    both = array("h", sound.readframes(samples))
+    frames = sound.readframes(samples)  # of a file that was cut off, perhaps in the middle of a sample
+    both = array("h", frames[: len(frames) // FRAME_BYTES * FRAME_BYTES])
     audio = encode_mulaw(both[SIDES.index(track) :: len(SIDES)])
     return audio + silence(samples - len(audio))
 
@@ -215,9 +216,10 @@ class Recorder:
 
 
 def _attempt(path: Path, stretches: list[Stretch]) -> str:
-    """gevent prints a traceback of what a thread raises."""
+    """gevent prints a traceback of what a thread raises. Without stretches, they were given up."""
     try:
-        put(path, stretches)
+        if stretches:
+            put(path, stretches)
     except OSError as trouble:
         return trouble.strerror or type(trouble).__name__
     return ""
@@ -252,6 +254,7 @@ class Recording:
         self._recorder = recorder
         self._began = time.time()
         self._stretches: list[Stretch] = []  # not yet written
+        self._writing: list[Stretch] = []  # by the thread, as soon as it comes to them
         self._held = 0  # samples in them
         self._newest: list[Stretch | None] = [None, None]  # of each side
         self._lost = 0  # samples, of both sides
@@ -289,6 +292,7 @@ class Recording:
         self._greenlet.join(CLOSE_WITHIN)
         if not self._greenlet.ready():
             self._greenlet.kill(block=False)
+            self._writing.clear()  # what the disk comes to later would outlast a call that is deleted by then
             self._lose(self._held, TOO_SLOW)
         if self._lost:
             log.warning("%s: %.1f s are missing in its recording", self._name, self.lost_ms / 1000)
@@ -340,6 +344,7 @@ class Recording:
 
     def _write(self, offset: int) -> None:
         stretches = [Stretch(side, start + offset, audio) for side, start, audio in self._stretches if audio]
+        self._writing = stretches
         self._stretches, self._newest = [], [None, None]
         if not stretches:
             return

@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
@@ -74,7 +75,8 @@ def retry_after(answer: Answer, now: float) -> float:
         seconds = float(asked[:10])
     else:
         try:
-            seconds = parsedate_to_datetime(asked).timestamp() - now
+            date = parsedate_to_datetime(asked)
+            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
         except (ValueError, OverflowError):
             seconds = 0.0
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)

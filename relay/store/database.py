@@ -90,7 +90,8 @@ def address(url: str) -> URL:
         raise wrong from None
     if found.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
         return found.set(drivername="postgresql+psycopg")
-    if found.drivername == "sqlite" and found.database and found.database != ":memory:" and not found.host:
+    is_file = bool(found.database) and found.database != ":memory:" and not found.host and not found.query
+    if found.drivername == "sqlite" and is_file:
         return found
     raise wrong
 
@@ -344,6 +345,7 @@ _TROUBLES: Final = {
     "malformed": "The file of the database is damaged.",
     "password authentication failed": "The database does not take the password.",
     "no password supplied": "The database wants a password.",
+    "failed to resolve host": "The database's host is not found.",  # its name may hold half of a password with an @
 }
 
 

@@ -1,4 +1,5 @@
-"""What is looked for in what was said: words, phrases and beginnings of words; and where a text has them. Pure."""
+"""What is looked for: words, phrases and beginnings of words in what was said, and where a text has them; and numbers
+of callers. Pure."""
 
 from __future__ import annotations
 
@@ -21,6 +22,8 @@ LONGEST_WORD: Final = 250  # characters that count; PostgreSQL takes no more tha
 _WORD: Final = re.compile(r"[^\W_][^ ]*")
 # Accents, and what only changes how a character looks, as of an emoji's 5.
 _ACCENTS: Final = re.compile("[\u0300-\u036f\u20d0-\u20ff\ufe00-\ufe0f\U000e0100-\U000e01ef]+")
+_DIALLED: Final = re.compile(r"[+0-9]+")
+_BETWEEN_DIGITS: Final = re.compile(r"[\s().\-/\u2010-\u2015\u200e\u202a-\u202e\u2066-\u2069]")  # also copied marks
 _TERM: Final = re.compile(r'"([^"]*)(?:"(\*)?|$)|([^\s"]+)')
 
 
@@ -46,6 +49,12 @@ def terms(query: str) -> tuple[Term, ...]:
 def words_of(text: str) -> tuple[str, ...]:
     """The words of a text in their plainest letters, as both databases' indexes have them: so both find the same."""
     return tuple(word for _, _, word in _words_at(text))
+
+
+def dialled(written: str) -> str:
+    """A telephone number, or a part of one, without what people write between digits. Other names stay as they are."""
+    digits = _BETWEEN_DIGITS.sub("", written)
+    return digits if _DIALLED.fullmatch(digits) else written
 
 
 def snippet(text: str, wanted: Sequence[Term]) -> tuple[Part, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, Text, cast, func, or_, select, tuple_
+from sqlalchemy import Column, ColumnElement, Connection, Row, Text, cast, func, or_, select, tuple_
 
 from relay.events import Word
 from relay.store.query import Term, snippet
@@ -85,7 +85,7 @@ def _conditions(connection: Connection, filters: Filters) -> Iterable[ColumnElem
         is_live = calls.c.ended_at.is_(None)
         yield is_live if filters.state == State.LIVE else ~is_live
     if filters.number is not None:
-        yield or_(*(column.contains(filters.number, autoescape=True) for column in (calls.c.caller, calls.c.called)))
+        yield or_(*(_has(column, filters.number) for column in (calls.c.caller, calls.c.called)))
     if filters.since is not None:
         yield calls.c.started_at >= filters.since
     if filters.until is not None:
@@ -96,6 +96,13 @@ def _conditions(connection: Connection, filters: Filters) -> Iterable[ColumnElem
         yield select(streams.c.id).where(*listened).exists()
     if filters.terms is not None:
         yield index_of(connection).said_in_call(connection, filters.terms)
+
+
+def _has(column: Column[str], part: str) -> ColumnElement[bool]:
+    """Whether a text has this part, in whatever case; to ask so takes PostgreSQL four times as long, and digits have
+    none."""
+    has = column.contains if part.lower() == part.upper() else column.icontains
+    return has(part, autoescape=True)
 
 
 def _by_id(connection: Connection, rows: Sequence[Row[Any]]) -> dict[int, Call]:

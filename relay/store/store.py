@@ -50,6 +50,7 @@ A_DAY_MS: Final = 24 * 3600 * 1000
 FROM_NOW_ON: Final = 2**62  # an event's id that no event has
 
 EventListener = Callable[[Sequence[Event]], None]
+Anew = Callable[[int], None]
 Beside = Callable[[str], Iterable[Path]]
 
 
@@ -89,6 +90,7 @@ class Store:
         )
         self._outages = Outages()
         self._listeners: list[EventListener] = []
+        self._anew: list[Anew] = []
         self._scour, self._one_scours = Flag(), BoundedSemaphore()  # something was deleted
         self._told = FROM_NOW_ON  # the newest event that the listeners know
         self._is_new = Flag()  # to what is in the database, which was just opened or made anew, we have not looked yet
@@ -153,14 +155,20 @@ class Store:
         """Where a live stream of this process begins on its call's clock; 0 until that is written."""
         return self._writer.offset_ms(storable(stream_sid, LONGEST_SID))
 
-    def subscribe(self, listener: EventListener) -> Callable[[], None]:
+    def subscribe(self, listener: EventListener, anew: Anew = lambda event_id: None) -> Callable[[], None]:
         """Tells the listener of all events from now on, whichever process stored them, in the order of their ids, each
         after it was committed. It must not wait. Returns what ends it.
 
-        While the database is in trouble it is told of finals that are not stored yet (`is_stored` is False).
+        While the database is in trouble it is told of finals that are not stored yet (`is_stored` is False). `anew` is
+        told when another database has taken the place of the one before: what follows this id of its is news.
         """
         self._listeners.append(listener)
-        return partial(self._listeners.remove, listener)
+        self._anew.append(anew)
+        return partial(self._unsubscribe, listener, anew)
+
+    def _unsubscribe(self, listener: EventListener, anew: Anew) -> None:
+        self._listeners.remove(listener)
+        self._anew.remove(anew)
 
     # --- What was kept; all of these wait for the database. They raise StoreError while there is trouble, and
     # ValueError for a cursor that is none, or for texts and numbers that no database takes (a NUL, 2**70) -----
@@ -309,6 +317,9 @@ class Store:
 
     def _on_written(self, written: Written) -> None:
         if written.found is not None:
+            if written.found < self._told < FROM_NOW_ON:
+                for anew in self._anew:
+                    anew(written.found)
             self._told = min(self._told, written.found)
             self._is_new.set()
         if written.events is not None:

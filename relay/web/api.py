@@ -38,6 +38,7 @@ T = TypeVar("T")
 
 PREFIX: Final = "/api"
 COME_BACK_AFTER: Final = 5  # seconds, for who is told that something cannot be had now
+NOT_NOW: Final = "The database cannot be asked just now; the server's log says why."  # who has a shared link asks, too
 
 
 def api(store: Store, live: Live) -> Blueprint:
@@ -108,7 +109,7 @@ def api(store: Store, live: Live) -> Blueprint:
         events = live.watch(asked.get("call"), asked.get("last_event_id"), may_still=still_allowed())
         return Response(events, mimetype="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
-    part.register_error_handler(StoreError, lambda trouble: _problem(later(str(trouble))))
+    part.register_error_handler(StoreError, lambda trouble: _problem(later(NOT_NOW)))
     part.register_error_handler(StillLive, lambda trouble: _problem(Conflict(str(trouble))))
     part.app_errorhandler(HTTPException)(problem_below_api)
     return part

@@ -24,7 +24,7 @@ from relay.store.store import Store, StoreError
 from relay.web.elsewhere import Elsewhere
 from relay.web.neighbours import Neighbours
 from relay.web.present import Changes, Present, Side
-from relay.web.shown import Frame, interim, status, stored
+from relay.web.shown import Frame, anew, interim, status, stored
 from relay.web.unopened import Unopened
 
 log = logging.getLogger(__name__)
@@ -95,9 +95,9 @@ class Viewer:
     def _missed(self) -> bytes:
         """The next of what it has missed, from the store. What is stored while we look comes by the queue as well.
         Raises StoreError."""
+        newest = self._store.newest_event_id()
+        self._last_id = min(self._last_id, newest)  # which may be of another database, whose place this one has taken
         events = self._store.events_after(self._last_id, call_sid=self.call_sid, limit=MISSED_AT_ONCE)
-        if not events:  # the id may be of another database, whose place this one has taken
-            self._last_id = min(self._last_id, self._store.newest_event_id())
         self._missed_some = len(events) == MISSED_AT_ONCE
         missed = [stored(event) for event in events]
         self._last_id = missed[-1].id if missed else self._last_id
@@ -107,9 +107,17 @@ class Viewer:
         """What waits. Of what is stored, nothing while the store has still to be asked, and nothing twice."""
         frames, self._frames, self.waiting = self._frames, [], 0
         self._news.clear()
-        fresh = [frame for frame in frames if not frame.id or (frame.id > self._last_id and not self._missed_some)]
-        self._last_id = max((frame.id for frame in fresh), default=0) or self._last_id
-        return b"".join(frame.data for frame in fresh)
+        return b"".join(frame.data for frame in frames if self._is_news(frame))
+
+    def _is_news(self, frame: Frame) -> bool:
+        if frame.begins_anew:
+            self._last_id = min(self._last_id, frame.id)
+            return False
+        if frame.id:
+            if self._missed_some or frame.id <= self._last_id:
+                return False
+            self._last_id = frame.id
+        return True
 
 
 class Live:
@@ -128,7 +136,7 @@ class Live:
         if neighbours is not None:
             self._elsewhere = Elsewhere(neighbours, self._watched, self._now, self._show_news)
         self._unopened = Unopened(store, lambda frame: self._show_news([frame]), neighbours)
-        self._unsubscribe = store.subscribe(self._told)
+        self._unsubscribe = store.subscribe(self._told, lambda last_id: self._show_news([anew(last_id)]))
         self._greenlets = [gevent.spawn(self._show_all), gevent.spawn(self._look_who_may), self._unopened.greenlet]
         for greenlet in self._greenlets:
             greenlet.link_exception(lambda failed: log.critical("the live feed failed: %r", failed.exception))
@@ -255,9 +263,10 @@ class Live:
             self._news.wait()
             self._news.clear()
             frames, self._frames = self._frames, []
-            of_call = defaultdict(list)
+            of_call: defaultdict[str | None, list[Frame]] = defaultdict(list)
             for frame in frames:
-                of_call[frame.call_sid].append(frame)
+                for call_sid in self._watched if frame.begins_anew else (frame.call_sid,):
+                    of_call[call_sid].append(frame)
             of_all = [frame for frame in frames if not frame.is_status]
             for number, viewer in enumerate(tuple(self._viewers), 1):
                 self._show(viewer, of_all if viewer.call_sid is None else of_call.get(viewer.call_sid, []))

@@ -225,9 +225,10 @@ class _Outbox(Collector):
     def collect(self) -> Iterator[Metric]:
         """All of them."""
         waiting = GaugeMetricFamily("relay_webhooks_waiting", "Deliveries that have not arrived", labels=["endpoint"])
-        with suppress(StoreError):
-            for endpoint, count in self._store.waiting_deliveries().items():
-                waiting.add_metric([endpoint], count)
+        if not self._store.trouble:  # else all figures might wait with this one, for longer than a scraper does
+            with suppress(StoreError):
+                for endpoint, count in self._store.waiting_deliveries().items():
+                    waiting.add_metric([endpoint], count)
         yield waiting
 
 
@@ -258,7 +259,7 @@ def health(
             "ready": not why_not,
             "why_not": why_not,
             "streams": switchboard.live,
-            "store": "none" if store is None else store.trouble or "well",
+            "store": "none" if store is None else "in trouble" if store.trouble else "well",
         }
         status = HTTPStatus.SERVICE_UNAVAILABLE if why_not else HTTPStatus.OK
         return Response(orjson.dumps(said), status, mimetype="application/json")

@@ -12,6 +12,7 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import BadRequest
 
 from relay.settings import one_of, whole
+from relay.store.query import dialled
 
 Schema = dict[str, Any]  # JSON Schema
 
@@ -21,8 +22,6 @@ LONGEST_WORDS: Final = 200
 LARGEST_ID: Final = 10**18  # an id has 64 bits and a sign in both databases
 
 _LINE: Final = re.compile(r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$")
-_DIGITS: Final = re.compile(r"[+0-9]+")
-_BETWEEN_DIGITS: Final = re.compile(r"[\s().\-/\u2010-\u2015\u200e\u202a-\u202e\u2066-\u2069]")  # also copied marks
 _CURSOR: Final = re.compile(r"^[0-9]{1,18}(\.[0-9]{1,18})?$")
 
 
@@ -97,15 +96,9 @@ def line(name: str, about: str, most: int, **more: Any) -> Parameter:
 
 
 def phone(name: str, about: str, most: int) -> Parameter:
-    """A part of a telephone number, read without what people write between digits; other names are left as they are."""
+    """A part of a telephone number, or of another name."""
     plain = line(name, about, most)
-
-    def read_phone(text: str) -> str:
-        written: str = plain.read(text)
-        digits = _BETWEEN_DIGITS.sub("", written)
-        return digits if _DIGITS.fullmatch(digits) else written
-
-    return replace(plain, read=read_phone)
+    return replace(plain, read=lambda text: dialled(plain.read(text)))
 
 
 def cursor(name: str, about: str) -> Parameter:

@@ -26,6 +26,7 @@ class Frame(NamedTuple):
     data: bytes
     is_fleeting: bool = False
     is_status: bool = False
+    begins_anew: bool = False
 
 
 def stored(event: Event) -> Frame:
@@ -35,6 +36,12 @@ def stored(event: Event) -> Frame:
         return Frame(event.call_sid, 0, _written(UNSAVED, data))
     written = _written(event.kind, data | {"sequence": event.sequence})
     return Frame(event.call_sid, event.id, b"id: %d\n" % event.id + written)
+
+
+def anew(last_id: int) -> Frame:
+    """Shows nothing. Another database has taken the place of the one before: in that one, what follows this id is
+    news."""
+    return Frame("", last_id, b"", begins_anew=True)
 
 
 def interim(call: CallInfo, offset_ms: int, service: str, track: Track, said: Transcript | None) -> Frame:
