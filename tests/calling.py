@@ -53,13 +53,13 @@ class Relay:
         """What was told of a call's stream."""
         return self.heard.setdefault(call.stream_sid, Heard())
 
-    def ended(self, call: SimulatedCall, within: float = 20) -> StreamEnded:
+    def ended(self, call: SimulatedCall, within: float = 40) -> StreamEnded:
         """The end of a call's stream, when it has come."""
         end = self.of(call).wait_for(StreamEnded, within=within)
         assert isinstance(end, StreamEnded)
         return end
 
-    def wait_for(self, predicate: Callable[[], object], within: float = 10) -> None:
+    def wait_for(self, predicate: Callable[[], object], within: float = 30) -> None:
         """Returns when the predicate holds; it is asked after every event."""
         with gevent.Timeout(within):
             while not predicate():

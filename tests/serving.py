@@ -83,7 +83,7 @@ class Serving:
         self, headers: dict[str, str], path: str, method: str = "GET", body: bytes | str | None = None
     ) -> Answer:
         """One request with these headers only."""
-        connection = HTTPConnection(urlsplit(self.url).netloc, timeout=20)
+        connection = HTTPConnection(urlsplit(self.url).netloc, timeout=60)
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()

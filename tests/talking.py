@@ -131,7 +131,7 @@ class Heard:
             for number in range(gap.start_ms // FRAME_MS, -(-gap.end_ms // FRAME_MS))
         }
 
-    def wait_for(self, *kinds: type, within: float = 10) -> CallEvent:
+    def wait_for(self, *kinds: type, within: float = 30) -> CallEvent:
         """The first event of these kinds, when it has come."""
         with gevent.Timeout(within):
             while not self.of(*kinds):

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import gevent
 import pytest
+from gevent.event import Event
 
+from deepgram_client import TRAITS
 from relay.backfill import CONTEXT_MS, BackfillError, fill, open_gaps, within
 from relay.events import CallEvent, Gap, ServiceReplaced, StreamBegun, StreamEnded, Track, Transcript, Word
 from relay.hub import Happened
@@ -19,10 +21,11 @@ from relay.recording import SIDES, Recorder, RecordingError, Stretch, path_of, p
 from relay.store import records
 from relay.store.records import Call, Kind
 from relay.store.store import Store
-from standins.deepgram import Drop, Fault, Refusal
+from standins.deepgram import Drop, Fault, ListenServer, Refusal, Rules
 from tests.calling import answered, hang_up, in_time, relay
 from tests.numbered import frame_of, frame_word, number_ears, numbered
-from tests.talking import BOTH, CALL, FRAME_MS, HASTE, deepgram, listening
+from tests.storing import eventually
+from tests.talking import BOTH, CALL, FRAME_MS, HASTE, SPEED, deepgram, listening
 from tests.vendors import VENDORS, Vendor
 
 pytest_plugins = ("tests.databases",)
@@ -198,12 +201,24 @@ def test_what_a_service_missed_while_it_was_away_is_found_after_the_call(
 ) -> None:
     """The whole way: a call comes in, the service is away for longer than is kept, and the recording has it all."""
     monkeypatch.setattr("relay.recording.WRITE_EVERY", 0.05)
-    outage = [Fault(drop=Drop(5_000, "reset")), *[Fault(refuse=Refusal(503, "BUSY", "Later."))] * 12]
-    with stored(f"sqlite:///{tmp_path}/calls.db") as store, listening(*outage) as server:
+    is_back, busy = Event(), Fault(refuse=Refusal(503, "BUSY", "Later."))
+
+    def outage(number: int) -> Fault | None:
+        return Fault(drop=Drop(5_000, "reset")) if number == 0 else None if is_back.is_set() else busy
+
+    rules = Rules(pace=TRAITS.pace * SPEED)
+    with (
+        stored(f"sqlite:///{tmp_path}/calls.db") as store,
+        ListenServer(ear=number_ears(), rules=rules, faults=outage) as server,
+    ):
         with relay(deepgram(server), replay_s=5) as running:
             running.switchboard.recorder = Recorder(tmp_path, None)
             call = answered(running.url)
-            in_time(call, LENGTH_MS)
+            in_time(call, 20_000)
+            (stream,) = running.switchboard._streams
+            eventually(lambda: stream._frames == 2 * 20_000 // FRAME_MS and len(server.connections) > 1)
+            is_back.set()
+            in_time(call, LENGTH_MS - 20_000, at_ms=20_000)
             hang_up(call)
             running.ended(call)
         for happened in running.told:
@@ -217,6 +232,7 @@ def test_what_a_service_missed_while_it_was_away_is_found_after_the_call(
             fill(store, kept, gap, deepgram(server), patience=HASTE)
         for track in BOTH:  # a final may speak of what came before a gap and after it
             assert sorted(frames(store, track, call.call_sid)) == EVERY_FRAME
+        assert server.violations == []
 
 
 # --- What is not -----------------------------------------------------------------------------------------------

@@ -156,6 +156,7 @@ def test_calls_are_chosen_by_what_is_asked_for(place: Place) -> None:
         assert listed("--live") == [sid(2)]
         assert listed("--text", "cafe late") == [sid(1)]
         assert listed("--number", "555000") == [sid(2), sid(1)]
+        assert listed("--number", "(555) 000") == [sid(2), sid(1)]
         assert listed("--number", "666") == []
         assert listed("--since", "10m") == [sid(2), sid(1)]
         assert listed("--since", "2999-01-01") == []

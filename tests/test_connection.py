@@ -17,7 +17,7 @@ from gevent.server import StreamServer
 
 from deepgram_client import Deepgram, DeepgramSettings
 from relay import connection as connection_module
-from relay.connection import Connection, knock
+from relay.connection import Connection, Patience, knock
 from relay.errors import Lost, Refused, ServiceError
 from relay.events import ServiceLost, Track
 from relay.frames import encode
@@ -62,14 +62,14 @@ def shake_hands(sock: socket.socket) -> None:
     sock.sendall(head + b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n")
 
 
-def connect(url: str) -> Connection:
+def connect(url: str, patience: Patience = HASTE) -> Connection:
     protocol = Deepgram(DeepgramSettings(api_key="key", url=url)).protocol(CALL, BOTH)
-    return Connection("Deepgram", protocol, replace(HASTE, connect=2))
+    return Connection("Deepgram", protocol, patience)
 
 
-def why_not(url: str) -> ServiceError:
+def why_not(url: str, patience: Patience = HASTE) -> ServiceError:
     with pytest.raises(ServiceError) as refusal:
-        connect(url)
+        connect(url, patience)
     return refusal.value
 
 
@@ -91,9 +91,9 @@ def test_an_answer_that_is_no_handshake_is_lost() -> None:
 
 def test_a_service_that_never_answers_is_given_up() -> None:
     with serving(lambda _sock: gevent.sleep(60)) as host:
-        refusal = why_not(f"ws://{host}")
+        refusal = why_not(f"ws://{host}", replace(HASTE, connect=0.3))
     assert isinstance(refusal, Lost)
-    assert "did not answer within 2 s" in str(refusal)
+    assert "did not answer within 0.3 s" in str(refusal)
 
 
 def test_a_certificate_nobody_vouches_for_is_refused_by_name() -> None:
@@ -152,13 +152,12 @@ def test_a_peer_that_pings_and_does_not_read_is_lost_in_time() -> None:
             sock.sendall((bytes((0x89, 125)) + b"p" * 125) * 1000)
 
     with serving(ping) as host:
-        protocol = Deepgram(DeepgramSettings(api_key="key", url=f"ws://{host}")).protocol(CALL, BOTH)
-        connection = Connection("Deepgram", protocol, replace(HASTE, send=0.3))
+        connection = connect(f"ws://{host}", replace(HASTE, send=0.3))
         reader = gevent.spawn(connection.receive)
         with gevent.Timeout(20), pytest.raises(Lost):
             while True:
                 connection.send(b"\xff" * 1600)
-        reader.join(5)
+        reader.join(20)
         assert isinstance(reader.exception, Lost)
 
 

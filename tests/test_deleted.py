@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -59,7 +61,8 @@ def test_the_next_start_leaves_no_word_of_it_in_any_file(tmp_path: Path, moment:
     folder = tmp_path / "data"
     database = f"sqlite:///{folder}/calls.db"
     sid = a_recorded_call(database, tmp_path / "call.wav")
-    with opened(database):  # another worker, which keeps the log from being cut off by itself
+    with closing(sqlite3.connect(folder / "calls.db")) as other:  # which keeps the log from being cut off by itself
+        other.execute("SELECT count(*) FROM calls").fetchone()
         delete_and_be_killed(database, sid, moment)
         assert files_with_it(folder)
         with opened(database) as store:

@@ -72,7 +72,7 @@ def test_it_is_a_call_like_any_other_and_no_other_service_hears_it(store: Store,
         assert refused_by(demo_in(tmp_path), running.relay.url) == RUNS_ALREADY  # at another worker
         watcher.wait_for(lambda: watcher.texts(), WITHIN)
         demo.hang_up()
-        watcher.wait_for_kind("call.ended")
+        watcher.wait_for(lambda: watcher.of("call.ended"), WITHIN)
         transcript = running.ask(f"/api/calls/{sid}/transcript.json").document
         assert len(speech.connections) == 0
         assert {told.data["call_sid"] for told in watcher.told} == {sid}

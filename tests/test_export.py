@@ -319,6 +319,11 @@ def test_a_name_cannot_leave_its_voice() -> None:
     assert export.vtt(shown).split("\n")[3] == "<v A &gt; B &amp; &lt;C&gt; evil>hello</v>"
 
 
+def test_a_name_cannot_leave_its_cue() -> None:
+    shown = passages([segment("hello")], [], {"inbound": "00:01 --> 00:02", "outbound": ""})
+    assert export.srt(shown).split("\n")[2] == "00:01 → 00:02: hello"
+
+
 @pytest.mark.parametrize("name", ["", "  ", "\n", "\u202e"])
 def test_a_name_that_shows_nothing_is_none(name: str) -> None:
     shown = passages([segment("hello")], [gap(5_000, 6_000)], {"inbound": name, "outbound": name})

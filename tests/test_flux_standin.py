@@ -34,7 +34,7 @@ KEY = "a-key-for-tests"
 PHONE = {"model": "flux-general-en", "encoding": "mulaw", "sample_rate": "8000"}
 MULTI = PHONE | {"model": "flux-general-multi"}
 AT_ONCE = Rules(pace=math.inf)
-SOON = 10.0  # seconds; nothing here takes nearly so long, unless it never happens
+SOON = 30.0  # seconds; nothing here takes nearly so long, unless it never happens
 IN = Track.INBOUND
 
 Answer = dict[str, Any]
@@ -57,7 +57,9 @@ def dial(
 ) -> ClientConnection:
     headers = {} if authorization is None else {"Authorization": authorization}
     url = f"{server.url}{path}?{urlencode(options)}"
-    return connect(url, additional_headers=headers, compression=None, ping_interval=None, close_timeout=1)
+    return connect(
+        url, additional_headers=headers, compression=None, ping_interval=None, open_timeout=SOON, close_timeout=1
+    )
 
 
 def tell(client: ClientConnection, kind: str, **fields: Any) -> None:

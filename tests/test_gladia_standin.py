@@ -25,6 +25,7 @@ from standins.ear import Ear, EarFactory, EarOptions, Heard, Phrase, SpeechBegan
 from standins.gladia import CloseFrame, Drop, Fault, Faults, GladiaServer, Refusal, Rules
 from standins.gladia_messages import GARBAGE
 from tests.numbered import NOISE, frame_words, number_ears, numbered
+from tests.storing import eventually
 
 KEY = "a-key-for-tests"
 PHONE: dict[str, Any] = {"encoding": "wav/ulaw", "bit_depth": 8, "sample_rate": 8000, "channels": 1}
@@ -94,7 +95,7 @@ def begin(server: GladiaServer, asked: dict[str, Any] = PHONE) -> Answer:
 
 
 def dial(made: Answer) -> ClientConnection:
-    return connect(made["url"], compression=None, ping_interval=None, close_timeout=1)
+    return connect(made["url"], compression=None, ping_interval=None, open_timeout=SOON, close_timeout=1)
 
 
 @contextmanager
@@ -574,11 +575,12 @@ def test_without_audio_the_connection_is_closed(audio: bytes) -> None:
 
 
 def test_a_chunk_without_audio_keeps_the_connection_open() -> None:
-    with listening(rules=Rules(silence_limit_s=1.0)) as server, talking(server) as client:
-        until = time.monotonic() + 1.5
-        while time.monotonic() < until:
-            client.send('{"type":"audio_chunk","data":{"chunk":""}}')
-            time.sleep(0.1)  # the pace of the chunks, not a wait for anything
+    with listening(rules=Rules(silence_limit_s=60)) as server, talking(server) as client:
+        (conversation,) = server._lines.values()
+        sent_at = time.monotonic()
+        client.send('{"type":"audio_chunk","data":{"chunk":""}}')
+        eventually(lambda: conversation.heard_at is not None)
+        assert conversation.deadline() >= sent_at + 60
         said = said_until_closed(client)
         assert client.close_code == 1000
         assert not of_kind("audio_chunk", said)
@@ -750,15 +752,22 @@ def test_speech_is_in_the_language_that_was_named() -> None:
 
 
 def test_a_session_may_not_last_too_long_with_audio_either() -> None:
+    both_sent = threading.Event()
+
     class SlowEar(PatientEar):
         def hear(self, channels: list[bytes]) -> None:
-            time.sleep(0.3)  # longer than the session may be: then the next message is there already
+            both_sent.wait(SOON)
+            for _ in range(3):  # until the next message is there; more than once, as a pause may swallow one
+                time.sleep(0.05)
+            (session,) = server.sessions.values()
+            session.ends_at = 0.0  # so long did it hear
 
-    with listening(SlowEar, rules=Rules(session_limit_s=0.2)) as server, talking(server) as client:
+    with listening(SlowEar, rules=Rules(session_limit_s=60)) as server, talking(server) as client:
         client.send(silence(800))
         client.send(silence(800))
+        both_sent.set()
         assert closing(client)[0] == 4408
-        assert "more than 0.2 s" in server.violations[0]
+        assert "more than 60 s" in server.violations[0]
         assert server.connections[0].audio_messages == 2
         assert server.left_sessions == []
 
@@ -805,7 +814,7 @@ def test_a_session_that_was_stopped_is_over(how: str) -> None:
 
 
 def test_a_session_that_is_left_is_noted_and_times_out() -> None:
-    with listening(rules=Rules(concurrency=1, resumable_for_s=0.1, processing_answers=0)) as server:
+    with listening(rules=Rules(concurrency=1, resumable_for_s=60, processing_answers=0)) as server:
         made = begin(server)
         with dial(made) as client:
             client.send(numbered(IN, 0, 1000))
@@ -813,7 +822,7 @@ def test_a_session_that_is_left_is_noted_and_times_out() -> None:
             client.close(1001)
         server.wait_for(lambda: server.connections[0].is_over, within=SOON)
         assert [session.id for session in server.left_sessions] == [made["id"]]
-        time.sleep(0.11)  # the time-out itself
+        server.sessions[made["id"]]._left_at -= 60  # the time-out itself
         assert job_of(server, made)["status"] == "done"
         assert server.left_sessions == []
         with pytest.raises(InvalidStatus):

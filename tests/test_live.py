@@ -6,7 +6,8 @@ import socket
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import gevent
 import pytest
@@ -20,6 +21,7 @@ from relay.events import (
     ServiceRefused,
     Track,
 )
+from relay.store.records import Event
 from relay.store.store import Store
 from relay.web import live as live_module
 from relay.web.live import Viewer
@@ -27,6 +29,7 @@ from relay.web.shown import Frame
 from standins.deepgram import Drop, Fault
 from tests.calling import answered, hang_up, say
 from tests.serving import Serving, begun, call_info, ended, final, interim, serving
+from tests.storing import eventually, opened
 from tests.talking import deepgram, listening
 from tests.watching import WITHIN, one_that_does_not_read
 
@@ -214,13 +217,13 @@ def test_who_begins_to_watch_in_the_middle_of_a_call_sees_how_it_is_now(store: S
                 gevent.sleep(0.01)
         watcher = running.watch(call.call_sid)
         watcher.wait_for_kind("interim", 2)
-        (status,) = watcher.of("status")
+        (status,), interims = watcher.of("status"), watcher.of("interim")  # which are void at the end
         running.happens(later, ended())
         running.happens(call_info(2), ended())
     assert status.data["services"] == {"Deepgram": {"state": "listening", "behind_ms": None}}
     assert (status.data["stream_sid"], status.data["until_ms"]) == (later.stream_sid, 400)
-    assert {each.data["offset_ms"] for each in (status, *watcher.of("interim"))} == {offset_ms}
-    assert {each.data["text"]: each.data["start_ms"] for each in watcher.of("interim")} == {"hello": 100, "hi": 0}
+    assert {each.data["offset_ms"] for each in (status, *interims)} == {offset_ms}
+    assert {each.data["text"]: each.data["start_ms"] for each in interims} == {"hello": 100, "hi": 0}
 
 
 def test_of_a_real_call_one_sees_the_service_go_and_come_back(store: Store) -> None:
@@ -344,12 +347,44 @@ def test_a_new_server_on_the_same_database_goes_on_where_the_old_one_ended(make_
 
 
 def test_an_id_of_another_database_silences_nobody(store: Store) -> None:
-    with serving(store) as running:
+    with serving(store, heartbeat_s=0.02) as running:
         watcher = running.watch(last_id=10**15)
-        watcher.wait_for(lambda: watcher.retry_ms)
-        gevent.sleep(0.1)
+        watcher.wait_for(lambda: watcher.heartbeats)  # by then it was looked for what it has missed
         running.happens(call_info(1), begun(), final("hello"))
         watcher.wait_for(lambda: watcher.texts() == ["hello"])
+
+
+def test_what_happens_while_an_id_of_another_database_is_looked_at_is_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(store) as running:
+        look = store.events_after
+
+        def look_and_take_long(*arguments: Any, **options: Any) -> list[Event]:
+            found = look(*arguments, **options)
+            if not look(0, limit=1):
+                running.happens(call_info(1), begun(), final("meanwhile"))
+                eventually(lambda: len(look(0, limit=9)) == 2)
+            return found
+
+        monkeypatch.setattr(store, "events_after", look_and_take_long)
+        watcher = running.watch(last_id=10**15)
+        watcher.wait_for(lambda: watcher.texts() == ["meanwhile"])
+
+
+def test_who_watches_goes_on_in_a_database_that_is_made_anew(tmp_path: Path) -> None:
+    file = tmp_path / "calls.db"
+    with opened(f"sqlite:///{file}") as store, serving(store) as running:
+        watchers = [running.watch(), running.watch(call_info(1).call_sid)]
+        running.happens(call_info(1), begun(), *(final(f"before {number}") for number in range(5)))
+        for watcher in watchers:
+            watcher.wait_for_kind("segment.final", 5)
+        file.unlink()
+        running.happens(call_info(1), final("after"), ended())
+        for watcher in watchers:
+            watcher.wait_for_kind("call.ended")
+    for watcher in watchers:
+        assert watcher.texts() == [*(f"before {number}" for number in range(5)), "after"]
 
 
 def test_a_viewer_at_one_worker_sees_the_calls_of_the_others(make_store: Callable[[], Store]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import gevent
 import pytest
 
-from relay.events import Gap, ServiceLost
+from relay.events import Gap, ServiceConnected, ServiceLost
 from standins.ear import Ear, EarFactory, EarOptions
 from standins.ear import Heard as HeardByEar
 from standins.faults import CloseFrame, Drop, Fault
@@ -118,6 +118,7 @@ def test_a_pause_is_no_loss_even_if_it_is_longer_than_what_is_kept(vendor: Vendo
     with vendor.listening(given_up, given_up) as server:
         with relay(vendor.at(server, catches_up=True), replay_s=5) as running:  # all of the pause is sent
             call = answered(running.url)
+            running.of(call).wait_for(ServiceConnected)  # five seconds of the hurried clock are soon over
             in_time(call, 2_000)
             stay_silent(call, 8_000, at_ms=2_000)
             running.of(call).wait_for(ServiceLost)

@@ -379,7 +379,8 @@ def test_a_foreign_timeout_passes_through() -> None:
 
 
 @pytest.mark.parametrize("largest", [1 << 24, LARGEST])
-def test_a_message_of_16_mib_is_a_matter_of_the_limit(largest: int) -> None:
+def test_a_message_of_16_mib_is_a_matter_of_the_limit(largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mediasocket, "SEND_WITHIN", float(PATIENCE))
     message = bytes(range(256)) * (1 << 16)
     wire = announced(BINARY, len(message), key=bytes(4)) + message
     with serving(largest=largest) as server, Peer(server) as peer:
@@ -435,8 +436,9 @@ def test_a_violation_is_named_to_both_sides() -> None:
         assert server.end() == (1007, "The peer broke the protocol: a text is not UTF-8.")
 
 
-def test_a_close_frame_outlives_what_is_still_coming() -> None:
+def test_a_close_frame_outlives_what_is_still_coming(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hung up on at once, the kernel would answer the rest with a reset, and the reset destroy the close frame."""
+    monkeypatch.setattr(mediasocket, "LINGER_FOR", float(PATIENCE))
     with serving() as server, Peer(server) as peer:
         peer.send(announced(BINARY, 1 << 31) + bytes(500_000))
         gevent.sleep(0)

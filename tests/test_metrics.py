@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import gevent
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -22,13 +23,15 @@ from relay.events import (
     Track,
     Transcript,
 )
+from relay.store import writer
 from relay.store.batch import now_ms
 from relay.store.records import Attempt
 from relay.store.store import Store
+from relay.store.threads import ANSWER_WITHIN
 from standins.deepgram import Drop, Fault
 from tests.calling import answered, hang_up, in_time, say
 from tests.serving import Serving, begun, call_info, ended, final, interim, serving
-from tests.storing import Reader, opened
+from tests.storing import Reader, eventually, opened
 from tests.talking import deepgram, listening
 
 if TYPE_CHECKING:
@@ -178,6 +181,22 @@ def test_what_webhooks_have_still_to_be_told_is_looked_at_when_it_is_asked(datab
     assert later["relay_webhooks_waiting", "other.example"] == 1
 
 
+def test_a_database_that_does_not_answer_holds_up_no_figure(
+    postgresql: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "SLOW_AFTER", 0.1)
+    with opened(postgresql.new_database()) as store, serving(store) as running:
+        postgresql.pause()
+        try:
+            running.happens(call_info(1), begun())
+            eventually(lambda: store.trouble)
+            with gevent.Timeout(ANSWER_WITHIN - 2):
+                assert numbers(running)["relay_store_well",] == 0
+        finally:
+            postgresql.go_on()
+        running.happens(call_info(1), ended())
+
+
 def test_two_sockets_that_say_they_are_the_same_stream_break_no_count(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -272,6 +291,6 @@ def test_a_database_that_is_away_is_told_and_no_reason_against_it(postgresql: Se
         running.happens(call_info(1), ended())
     store.close(10)
     assert ready.status == 200
-    assert ready.document["store"].startswith("The database ")
+    assert ready.document["store"] == "in trouble"
     assert scraped["relay_store_well",] == 0
     assert scraped["relay_store_waiting",] > 0

@@ -30,7 +30,7 @@ from relay.web.shown import Frame
 from standins.twilio import SimulatedCall
 from tests.calling import answered, hang_up, say
 from tests.program import Program, program
-from tests.serving import begun, call_info, ended, final, interim, serving
+from tests.serving import Serving, begun, call_info, ended, final, interim, serving
 from tests.talking import listening
 from tests.watching import WITHIN, Watcher
 
@@ -198,7 +198,7 @@ def test_the_newest_is_told_while_it_is_wanted_and_nothing_before_and_afterwards
         with gevent.Timeout(WITHIN):
             while there.live.viewers:
                 gevent.sleep(0.01)
-        gevent.sleep(0.2)
+        wait_until(lambda: not wants(here, call.call_sid))
         sent = one.sent.copy() + other.sent
         here.happens(call, interim("afterwards"), ended())
         here.happens(unwatched, ended())
@@ -206,21 +206,27 @@ def test_the_newest_is_told_while_it_is_wanted_and_nothing_before_and_afterwards
         assert one.sent + other.sent == sent
 
 
+def wants(running: Serving, call_sid: str) -> bool:
+    """Whether a server knows of viewers at its neighbours who watch this call."""
+    assert running.live._elsewhere is not None
+    return running.live._elsewhere.wants(call_sid)
+
+
 def test_a_neighbour_that_says_nothing_more_is_sent_nothing_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was killed, perhaps; what it would be sent would be in the way of what its successor is."""
     monkeypatch.setattr(elsewhere_module, "FORGOTTEN_AFTER", 0.5)
     with neighbours(2) as (one, other), serving(store, neighbours=one) as running:
         running.happens(call_info(1), begun())
-        other.tell(Kind.WANTED, {"calls": None, "now": []})
         with gevent.Timeout(WITHIN):
             while not one.sent[Kind.SHOWN]:
+                other.tell(Kind.WANTED, {"calls": None, "now": []})
                 running.happens(call_info(1), interim("hello"))
                 gevent.sleep(0.01)
-        gevent.sleep(0.6)
-        running.happens(call_info(1), interim("nobody hears this"))
-        gevent.sleep(0.2)
+            while wants(running, call_info(1).call_sid):
+                running.happens(call_info(1), interim("hello"))
+                gevent.sleep(0.01)
         sent = one.sent[Kind.SHOWN]
-        running.happens(call_info(1), interim("nor this"), ended())
+        running.happens(call_info(1), interim("nobody hears this"), ended())
         gevent.sleep(0.2)
         assert one.sent[Kind.SHOWN] == sent
 
@@ -353,6 +359,11 @@ def see_it_all(watchers: list[Watcher], call: SimulatedCall) -> None:
         watcher.wait_for(partial(sees_words, watcher, call.call_sid))
 
 
+def states(watcher: Watcher) -> list[str | None]:
+    """What it has seen of how the service is, one after the other."""
+    return [status.data["services"].get("Deepgram", {}).get("state") for status in watcher.of("status")]
+
+
 @several_workers
 def test_viewers_at_every_worker_see_interims_and_how_a_stream_is_doing(tmp_path: Path) -> None:
     with three_workers(tmp_path) as server:
@@ -360,15 +371,18 @@ def test_viewers_at_every_worker_see_interims_and_how_a_stream_is_doing(tmp_path
         watchers, of_all = server.watch_everywhere(call.call_sid), server.watch_everywhere()
         call.open()
         call.start()
-        say(call, 3_000)
+        speaker = gevent.spawn(say_on, call)
         see_it_all([*watchers, *of_all], call)
+        for watcher in watchers:
+            watcher.wait_for(lambda watcher=watcher: "listening" in states(watcher))  # type: ignore[misc]
+        speaker.kill()
         hang_up(call)
         for watcher in [*watchers, *of_all]:
             watcher.wait_for_kind("call.ended")
-            assert set(" ".join(watcher.texts("interim")).split()) <= {f"in{number}" for number in range(150)}
-            states = [status.data["services"].get("Deepgram", {}).get("state") for status in watcher.of("status")]
-            assert (states[-1:] == [None]) is (watcher in watchers)
-            assert ("listening" in states) is (watcher in watchers)
+            assert all(re.fullmatch("in[0-9]+", word) for word in " ".join(watcher.texts("interim")).split())
+        for watcher in watchers:  # how it is told comes another way than its end
+            watcher.wait_for(lambda watcher=watcher: states(watcher)[-1:] == [None])  # type: ignore[misc]
+        assert not any(watcher.of("status") for watcher in of_all)
         assert not sum(server.figures("relay_neighbours_untold_total").values())
 
 

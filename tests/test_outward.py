@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from relay import outward as outward_module
 from relay.outward import Answer, Line, Outward, Unreached, is_any, is_public
 from tests.receiving import WITHIN, Receiver, client_tls, read_request, server_tls, serving
+from tests.storing import eventually
 
 SECRETS = ("tell-no-one", "pa55word", "topsecret")
 
@@ -191,8 +192,9 @@ def test_the_next_address_is_tried_when_one_does_not_answer() -> None:
 
 
 @pytest.mark.parametrize("host", ["nobody.invalid", "a..b", f"{'x' * 64}.example"])
-def test_a_name_that_nobody_has(host: str) -> None:
+def test_a_name_that_nobody_has(host: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert why_not(f"http://{host}/hook").startswith(host)
+    assert capfd.readouterr() == ("", ""), "a dead endpoint would fill the terminal"
 
 
 def test_a_port_where_nobody_listens() -> None:
@@ -298,7 +300,6 @@ def test_an_endpoint_that_does_not_speak_tls() -> None:
 @pytest.fixture
 def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outward_module, "ANSWER_WITHIN", 0.5)
-    monkeypatch.setattr(outward_module, "REST_WITHIN", 0.2)
 
 
 def drip(sock: socket.socket, piece: bytes) -> None:
@@ -350,7 +351,7 @@ def test_a_name_that_takes_long_is_asked_for_once_and_holds_up_nothing_else(monk
     monkeypatch.setattr(outward_module, "look_up", look_up)
     resolve = Outward().resolve
     slow = [gevent.spawn(resolve, "slow.example", 443) for _ in range(100)]
-    gevent.joinall(slow, timeout=0.05)
+    eventually(lambda: asked)
     gevent.killall(slow[:50])
     with gevent.Timeout(WITHIN / 2):
         assert resolve("quick.example", 443) == ["127.0.0.1"]
@@ -363,9 +364,11 @@ def test_a_name_that_takes_long_is_asked_for_once_and_holds_up_nothing_else(monk
     assert asked == ["slow.example", "quick.example", "slow.example"]
 
 
-@pytest.mark.usefixtures("_in_a_hurry")
 @pytest.mark.parametrize("how", [b"Content-Length: 1000000", b"Transfer-Encoding: chunked", b"X: y"])
-def test_an_answer_whose_body_drips_counts_and_its_connection_does_not(how: bytes) -> None:
+def test_an_answer_whose_body_drips_counts_and_its_connection_does_not(
+    how: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outward_module, "REST_WITHIN", 0.2)
     connections = []
 
     def drip_a_body(sock: socket.socket) -> None:
@@ -374,7 +377,7 @@ def test_an_answer_whose_body_drips_counts_and_its_connection_does_not(how: byte
         sock.sendall(b"HTTP/1.1 200 OK\r\n" + how + b"\r\n\r\n")
         drip(sock, b"1\r\nx\r\n")
 
-    with serving(drip_a_body) as url, line_to(url) as line, gevent.Timeout(10):
+    with serving(drip_a_body) as url, line_to(url) as line, gevent.Timeout(WITHIN):
         assert line.post(b"1", {}).status == 200
         assert line.post(b"2", {}).status == 200
     assert len(connections) == 2

@@ -16,8 +16,14 @@ from pathlib import Path
 
 import gevent
 import pytest
+from click.testing import CliRunner
 
+from app import main
+from relay.admission import TwilioSettings
+from relay.doctor import what_is_open
 from relay.passes import Passes
+from relay.settings import Settings
+from relay.web.entrance import AccessSettings
 from services import OFFERS, what_each_can_do
 from standins.deepgram import Drop, Fault, Refusal
 from standins.gladia import GladiaServer
@@ -105,6 +111,14 @@ def test_a_bad_setting_is_one_sentence_that_names_it(tmp_path: Path, name: str, 
     (sentence,) = started.err
     assert sentence.startswith(f"Error: {name} should be")
     assert KEY not in sentence
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes share a port on Linux only")
+def test_no_worker_is_started_with_a_bad_setting(tmp_path: Path) -> None:
+    with program(folder=tmp_path, PORT="0", WORKERS="2", TWILIO_SIGNATURE="enforce") as started:
+        assert started.end() == 1
+    (sentence,) = started.err
+    assert sentence.startswith("Error: TWILIO_AUTH_TOKEN should be set")
 
 
 def test_the_key_that_is_missing_is_named(tmp_path: Path) -> None:
@@ -385,7 +399,7 @@ def test_workers_finish_their_calls_even_when_nobody_looks_after_them(tmp_path: 
         started.process.kill()
         started.line("No new streams; 1 still running")
         hang_up(call)
-        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() and _is_running(pid) for pid in workers))
+        wait_until(lambda: not any(map(_is_running, workers)))
 
 
 def wait_until(predicate: Callable[[], object], within: float = 30.0) -> None:
@@ -411,7 +425,10 @@ def _ends(started: Program) -> list[str]:
 
 
 def _is_running(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:  # it is gone, perhaps just now
+        return False
 
 
 # --- The other commands --------------------------------------------------------------------------------------------
@@ -509,11 +526,12 @@ def _hang_up_on_all(taken: socket.socket) -> None:
         taken.accept()[0].close()
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_the_doctor_knows_a_server_that_runs_already(tmp_path: Path, workers: str) -> None:
-    with program(folder=tmp_path, PORT="0", WORKERS=workers) as server:
-        port = media_url(server).split(":")[-1].split("/")[0]
-        with program("doctor", folder=tmp_path, PORT=port, WORKERS=workers) as started:
+@pytest.mark.parametrize(("workers", "host"), [("1", "localhost"), ("2", "127.0.0.2")])
+def test_the_doctor_knows_a_server_that_runs_already(tmp_path: Path, workers: str, host: str) -> None:
+    settings = {"LISTEN_ON": host, "WORKERS": workers}
+    with program(folder=tmp_path, PORT="0", **settings) as server:
+        port = server.line(rf"^See your calls at: http://{host}:(\d+)/enter/")[1]
+        with program("doctor", folder=tmp_path, PORT=port, **settings) as started:
             assert started.end() == 1
     started.line(f"^ok .*runs on port {port} already")
     started.line("^to do .*DEEPGRAM_API_KEY is not set")
@@ -547,6 +565,28 @@ def test_the_doctor_knows_a_server_with_another_key(tmp_path: Path) -> None:
         with program("doctor", folder=tmp_path, PORT=port, ACCESS_FOLDER="another") as started:
             assert started.end() == 1
     started.line(f"^to do .*port {port} does not know this key")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("VIEWER_PASSWORD", "short"), ("VIEWER_TOKEN", "short"), ("WEBHOOK_URLS", "https://a.example")]
+)
+def test_the_doctor_reads_all_that_the_server_reads(
+    name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = CliRunner().invoke(main, ["doctor"], env={"PORT": "0", name: value})
+    assert (answer.exit_code, answer.output.startswith(f"Error: {name} ")) == (1, True), answer.output
+
+
+def test_the_table_says_who_may_see_in_this_setting() -> None:
+    for access, ways in (
+        (AccessSettings(), "the access link that is printed"),
+        (AccessSettings(password="hush"), "VIEWER_PASSWORD"),
+        (AccessSettings(token="hush"), "the access link with VIEWER_TOKEN"),
+        (AccessSettings(password="hush", token="hush"), "VIEWER_PASSWORD, the access link with VIEWER_TOKEN"),
+    ):
+        table = dict(what_is_open(Settings(), TwilioSettings(), access))
+        assert table["/, /calls, /api"].partition(";")[0] == table["/metrics"].partition(";")[0] == ways
 
 
 def test_services_shows_what_each_can_do(tmp_path: Path) -> None:

@@ -81,11 +81,13 @@ def test_the_log_tells_nothing_that_it_should_not(
             "VERBOSE": "true",
         }
         with (tmp_path / "out").open("w") as out:
-            console = Console(Outlet(out), verbose=True)
+            outlet = Outlet(out)
+            console = Console(outlet, verbose=True)
             settings = read(Settings, environ)
             with program.serving(environ, settings, listeners(environ), console, Event()) as (server, switchboard):
                 shown = everything_that_is_secret(server.port, Passes(tmp_path / "access"), environ)
                 assert switchboard.quiet.wait(30)
+            outlet.close(30)
             console_says = (tmp_path / "out").read_text()
     ours = [record for record in caplog.records if not record.name.startswith("websockets")]  # the stand-in's
     told = "\n".join([*map(caplog.handler.format, ours), capfd.readouterr().err])

@@ -44,6 +44,7 @@ INBOUND, OUTBOUND = Track.INBOUND, Track.OUTBOUND
 SPOKEN = bytes(range(256)) * 25  # 0.8 s
 PLAYED = SPOKEN[::-1]
 BOTH = {INBOUND: SPOKEN, OUTBOUND: PLAYED}
+LONG = {INBOUND: bytes(8000 * 60)}  # a pause of this machine is not the end of it
 
 
 @dataclass
@@ -594,10 +595,10 @@ def test_what_cannot_be_played_is_one_sentence(asked: dict[str, Any], sentence: 
 
 def test_a_close_by_the_server_is_reported_with_its_code(server: Server) -> None:
     server.then = lambda connection: connection.protocol.send_close(1008, "unknown \x1b[31mcaller")
-    report = only(simulate(server.url, BOTH))
+    report = only(simulate(server.url, LONG))
     assert report.ending is Ending.DISCONNECTED
     assert report.detail == "the server closed the connection with 1008 (unknown  [31mcaller)"
-    assert 0 < report.frames[INBOUND] < 40
+    assert 0 < report.frames[INBOUND] < 3_000
     assert not report.went_well
     assert server.stream.close_code == 1000
     assert server.stream.named("stop") == []
@@ -605,19 +606,19 @@ def test_a_close_by_the_server_is_reported_with_its_code(server: Server) -> None
 
 def test_a_connection_that_breaks_is_reported(server: Server) -> None:
     server.then = lambda connection: connection.sock.close()
-    report = only(simulate(server.url, BOTH))
+    report = only(simulate(server.url, LONG))
     assert report.ending is Ending.DISCONNECTED
     assert "without a close frame" in report.detail
 
 
 def test_frames_that_break_the_protocol_end_the_call(server: Server) -> None:
     server.then = lambda connection: connection.sock.sendall(b"\xf0\x00")
-    assert only(simulate(server.url, BOTH)).ending is Ending.DISCONNECTED
+    assert only(simulate(server.url, LONG)).ending is Ending.DISCONNECTED
 
 
 def test_a_server_that_says_anything_breaks_the_protocol(server: Server) -> None:
     server.then = lambda connection: connection.protocol.send_text(b"{}")
-    report = only(simulate(server.url, BOTH, speed=FAST))
+    report = only(simulate(server.url, LONG, speed=FAST))
     assert report.ending is Ending.STOPPED
     assert report.unwanted == 1
     assert not report.went_well
@@ -626,19 +627,19 @@ def test_a_server_that_says_anything_breaks_the_protocol(server: Server) -> None
 
 def test_pings_are_answered(server: Server) -> None:
     server.then = lambda connection: connection.protocol.send_ping(b"there?")
-    report = only(simulate(server.url, BOTH, speed=2))
+    report = only(simulate(server.url, LONG, speed=FAST))
     assert server.stream.pongs == 1
     assert report.went_well
 
 
 def test_a_server_that_stops_reading_fails_its_own_call_only(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(twilio, "SEND_WITHIN", 1.0)
+    monkeypatch.setattr(twilio, "SEND_WITHIN", 4.0)
     enough = Event()
     server.then = lambda connection: connection.stream is server.streams[0] and enough.wait(WITHIN)
     report = simulate(server.url, {INBOUND: bytes(8000 * 200)}, calls=2, speed=1e6)
     enough.set()
     assert [call.ending for call in report.calls] == [Ending.STALLED, Ending.STOPPED]
-    assert report.calls[0].detail == "the server did not read for 1 s"
+    assert report.calls[0].detail == "the server did not read for 4 s"
     assert report.calls[0].frames[INBOUND] < report.calls[1].frames[INBOUND] == 10_000
     assert not report.went_well
 
@@ -647,7 +648,7 @@ def test_an_interrupted_simulation_hangs_up_first(server: Server) -> None:
     playing = gevent.spawn(simulate, server.url, {INBOUND: bytes(8000 * 60)}, calls=3, speed=10)
     while len(server.streams) < 3 or not all(stream.heard.is_set() for stream in server.streams):
         gevent.sleep(0.01)
-    playing.kill(timeout=twilio.CLOSE_WITHIN)
+    playing.kill(timeout=WITHIN)
     assert playing.dead
     for stream in server.streams:
         assert stream.over.wait(WITHIN)

@@ -264,6 +264,7 @@ def test_calls_are_filtered_by_state_number_time_service_and_text(store: Store) 
     assert only(number="%") == [live.sid]
     assert only(number="a_b") == [second.sid]
     assert only(number="a%b") == []
+    assert only(number="SIP:A") == [second.sid]
     assert only(since=starts[second.sid]) == [live.sid, second.sid]
     assert only(until=starts[second.sid]) == [first.sid]
     assert only(service="Deepgram") == [second.sid, first.sid]

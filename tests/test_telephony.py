@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import gevent
 import pytest
+from gevent.monkey import get_original
 
 from relay import call as call_module
 from relay.admission import TwilioSettings
@@ -189,6 +190,21 @@ def test_a_stream_that_twilio_says_is_over_is_over(event: str, monkeypatch: pyte
         assert end.reason == f"Twilio reported {event}"
         assert end.frames == 2 * 55
         assert call.wait_closed().code == 1000
+
+
+def test_what_came_while_the_process_was_asleep_is_heard_before_a_stream_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(call_module, "LAST_FRAMES_WITHIN", 0.5)
+    with relay() as running:
+        call = answered(running.url)
+        say(call, 1_000)
+        running.of(call).wait_for(StreamBegun)
+        assert post(running, by_key(running, "/stream-status"), report(call, "stream-stopped"))[0] == 204
+        gevent.spawn_later(0.3, say, call, 200, at_ms=1_000)
+        gevent.sleep(0)
+        get_original("time", "sleep")(0.8)
+        assert running.ended(call).frames == 2 * 60
 
 
 def test_others_reports_end_no_stream(monkeypatch: pytest.MonkeyPatch) -> None:

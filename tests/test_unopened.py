@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import pytest
+from gevent.event import Event
 
 from relay.protocol import CallInfo
 from relay.store.store import Store
 from tests.serving import Serving, begun, call_info, ended, serving
 from tests.test_neighbours import neighbours
+from tests.watching import WITHIN
 
 if TYPE_CHECKING:
     from tests.databases import Server as Database
@@ -122,14 +124,25 @@ def test_viewers_at_other_workers_are_told_too(make_store: Callable[[], Store]) 
 
 
 @pytest.mark.once
-def test_while_the_database_is_away_nobody_knows_whether_a_call_began(postgresql: Database) -> None:
+def test_while_the_database_is_away_nobody_knows_whether_a_call_began(
+    postgresql: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(postgresql.new_database())
     store.open()
     with serving(store) as running:
-        watcher = running.watch()
+        watcher, judged = running.watch(), Event()
+        has_begun = running.live._unopened._has_begun
+
+        def judge(call_sid: str) -> bool:
+            begun = has_begun(call_sid)
+            judged.set()
+            return begun
+
+        monkeypatch.setattr(running.live._unopened, "_has_begun", judge)
         postgresql.stop()
         try:
             report(running, NEVER, "31920 - while it is away")
+            assert judged.wait(WITHIN)
         finally:
             postgresql.start()
         running.happens(call_info(1), begun(), ended())

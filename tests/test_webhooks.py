@@ -262,6 +262,16 @@ def test_who_asks_for_more_patience_gets_it_and_nobody_is_asked_sooner() -> None
     assert next_attempt(3, 1000, 60, 0) == 1000 + 30 * 60
 
 
+@pytest.fixture
+def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This machine's clock on the wall is another one than that of dates in HTTP."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC-3")
+        time.tzset()
+        yield
+    time.tzset()
+
+
 @pytest.mark.parametrize(
     ("asked", "seconds"),
     [
@@ -271,13 +281,15 @@ def test_who_asks_for_more_patience_gets_it_and_nobody_is_asked_sooner() -> None
         ("Thu, 01 Jan 1970 00:20:00 GMT", 200),
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
         ("Fri, 01 Jan 9999 00:00:00 GMT", DAY),
+        ("Thursday, 01-Jan-70 00:20:00 GMT", 200),  # forms that nobody writes any more and everybody reads
+        ("Thu Jan  1 00:20:00 1970", 200),
         ("soon", 0),
         ("-5", 0),
         ("", 0),
         ("²", 0),
     ],
 )
-def test_retry_after(asked: str, seconds: float) -> None:
+def test_retry_after(asked: str, seconds: float, far_from_greenwich: None) -> None:
     assert retry_after(Answer(503, {"retry-after": asked}), now=1000) == seconds
 
 
@@ -679,7 +691,8 @@ def test_of_a_call_that_is_deleted_nothing_more_is_told(database: str) -> None:
         def delete_it_meanwhile(sock: socket.socket) -> None:
             while request := read_request(sock):
                 arrived.append(request)
-                assert other.store.delete(call.call_sid) or len(arrived) > 1
+                if message_id(request).split()[1].decode() in of_the_call:  # the other one goes over another line
+                    assert other.store.delete(call.call_sid)
                 sock.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
 
         with serving(delete_it_meanwhile) as url, calls_in(database, url) as calls:
@@ -687,6 +700,8 @@ def test_of_a_call_that_is_deleted_nothing_more_is_told(database: str) -> None:
             calls.say("my number is topsecret")
             calls.end()
             kept = calls.begin()
+            waiting = deliveries(calls.store)
+            of_the_call = {one.message_id for one in waiting if one.event.call_sid == call.call_sid}
             sender_to(url, calls.store, Clock()).send_due()
             assert [delivery.event.call_sid for delivery in deliveries(calls.store)] == [kept.call_sid]
     assert len(arrived) == 2
